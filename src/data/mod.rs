@@ -1,0 +1,1 @@
+//! Data sets: photographs, tags, masks, augmentation.

@@ -1,0 +1,3 @@
+//! The command `seedwalk`.
+
+fn main() {}

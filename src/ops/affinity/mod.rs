@@ -1,0 +1,1 @@
+//! Semantic affinities and their loss.

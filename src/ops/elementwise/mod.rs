@@ -1,0 +1,62 @@
+//! Element by element: y = a + b.
+
+use rayon::prelude::*;
+
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Elements a thread takes at a time: 256 KiB of f32, so that a chunk stays in the second-level cache.
+pub(crate) const CHUNK: usize = 1 << 16;
+
+/// Sum of two tensors of one shape; the gradient goes to both unchanged.
+///
+/// Fails when the shapes differ.
+pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
+    if a.shape() != b.shape() {
+        return Err(Error::shape("add", format!("{:?} and {:?}", a.shape(), b.shape())));
+    }
+    let mut out = vec![0.0; a.value().len()];
+    out.par_chunks_mut(CHUNK)
+        .zip(a.value().data().par_chunks(CHUNK).zip(b.value().data().par_chunks(CHUNK)))
+        .for_each(|(out, (a, b))| {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = a + b;
+            }
+        });
+    let (needs_a, needs_b) = (a.needs_gradient(), b.needs_gradient());
+    let value = Tensor::new(a.shape(), out)?;
+    Ok(tape.record("add", value, &[a, b], move |gradient| {
+        let for_a = needs_a.then(|| gradient.clone());
+        Ok(vec![for_a, needs_b.then_some(gradient)])
+    }))
+}
+
+/// `sum += term`, in parallel. Used wherever a value has several uses and their gradients meet.
+pub(crate) fn add_assign(sum: &mut [f32], term: &[f32]) {
+    sum.par_chunks_mut(CHUNK).zip(term.par_chunks(CHUNK)).for_each(|(sum, term)| {
+        for (sum, term) in sum.iter_mut().zip(term) {
+            *sum += term;
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{check, random};
+
+    #[test]
+    fn add_matches_reference() {
+        for shape in [vec![1], vec![2, 3, 5, 7], vec![0, 4]] {
+            check(
+                &[random(&shape, 1), random(&shape, 2)],
+                |tape, v| add(tape, &v[0], &v[1]),
+                |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect(),
+            );
+        }
+        let mut tape = Tape::new();
+        let (a, b) = (Var::constant(Tensor::zeros(&[2])), Var::constant(Tensor::zeros(&[3])));
+        assert!(add(&mut tape, &a, &b).is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Transition matrix and random walk.
