@@ -1,1 +1,3 @@
 //! File formats.
+
+pub mod image;
