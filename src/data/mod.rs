@@ -1,1 +1,4 @@
 //! Data sets: photographs, tags, masks, augmentation.
+
+mod files;
+pub mod synth;
