@@ -52,3 +52,67 @@ fn voc_palette() -> Vec<u8> {
         })
         .collect()
 }
+
+/// Photographs and masks beyond this many pixels are refused before memory is taken for them.
+const MOST_PIXELS: usize = 64 << 20;
+
+fn check_size(path: &Path, width: usize, height: usize) -> Result<()> {
+    if width.checked_mul(height).is_none_or(|n| n > MOST_PIXELS || n == 0) {
+        return Err(Error::malformed(path, format!("an image of {width}×{height} pixels")));
+    }
+    Ok(())
+}
+
+/// A JPEG or PNG as 8-bit RGB, as stored: orientation tags are not applied, alpha is dropped.
+pub(super) fn read_rgb(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    if bytes.starts_with(b"\x89PNG") {
+        let (width, height, channels, samples) = decode_png(path, &bytes, true)?;
+        let pixels = match channels {
+            3 => samples,
+            1 | 2 => samples.chunks_exact(channels).flat_map(|p| [p[0]; 3]).collect(),
+            _ => samples.chunks_exact(channels).flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        };
+        return RgbImage::new(width, height, pixels);
+    }
+    let fail = |e: zune_jpeg::errors::DecodeErrors| Error::malformed(path, format!("not a photograph: {e}"));
+    let options = zune_jpeg::zune_core::options::DecoderOptions::default()
+        .set_strict_mode(true)
+        .jpeg_set_out_colorspace(zune_jpeg::zune_core::colorspace::ColorSpace::RGB);
+    let cursor = zune_jpeg::zune_core::bytestream::ZCursor::new(&bytes[..]);
+    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(cursor, options);
+    decoder.decode_headers().map_err(fail)?;
+    let info = decoder.info().ok_or_else(|| Error::malformed(path, "not a photograph"))?;
+    let (width, height) = (usize::from(info.width), usize::from(info.height));
+    check_size(path, width, height)?;
+    RgbImage::new(width, height, decoder.decode().map_err(fail)?).map_err(|e| e.in_file(path))
+}
+
+/// The palette indices (or grey values) of an 8-bit PNG.
+pub(super) fn read_labels(path: &Path) -> Result<LabelMap> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let (width, height, channels, labels) = decode_png(path, &bytes, false)?;
+    if channels != 1 {
+        return Err(Error::malformed(path, "a mask in colours, not a palette or grey image"));
+    }
+    LabelMap::new(width, height, labels).map_err(|e| e.in_file(path))
+}
+
+/// Width, height, channels and 8-bit samples; palettes become colours if `expand`.
+fn decode_png(path: &Path, bytes: &[u8], expand: bool) -> Result<(usize, usize, usize, Vec<u8>)> {
+    let fail = |e: png::DecodingError| Error::malformed(path, format!("cannot decode: {e}"));
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    if expand {
+        decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    }
+    let mut reader = decoder.read_info().map_err(fail)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    check_size(path, width, height)?;
+    let (colours, depth) = reader.output_color_type();
+    if depth != png::BitDepth::Eight {
+        return Err(Error::malformed(path, format!("{depth:?} bits a sample, not 8")));
+    }
+    let mut samples = vec![0; width * height * colours.samples()];
+    reader.next_frame(&mut samples).map_err(fail)?;
+    Ok((width, height, colours.samples(), samples))
+}
