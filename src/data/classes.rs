@@ -121,12 +121,13 @@ impl Classes {
     }
 }
 
-/// The candidate most like `name` (Jaro–Winkler, at least 0.7 without regard to case).
+/// The candidate most like `name` (at most half of the letters added, dropped, changed or
+/// exchanged with their neighbour; case does not count).
 pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     candidates
-        .map(|c| (strsim::jaro_winkler(&name, &c.to_lowercase()), c))
-        .filter(|(likeness, _)| *likeness >= 0.7)
+        .map(|c| (strsim::normalized_damerau_levenshtein(&name, &c.to_lowercase()), c))
+        .filter(|(likeness, _)| *likeness >= 0.5)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, c)| c)
 }

@@ -60,19 +60,21 @@ pub(super) fn parse_csv(file: &TextFile, classes: &Classes, faults: &mut Vec<Fau
         .trim(csv::Trim::All)
         .from_reader(file.text.as_bytes());
     let (mut table, mut seen) = (TagTable::default(), SeenIds::default());
+    let mut lines = LineCounter::new(&file.text);
     for (number, record) in reader.records().enumerate() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line) as usize;
+                let line = lines.at(error.position().map_or(0, csv::Position::byte) as usize);
                 faults.push(Fault::new(&file.path, format!("not CSV: {error}")).at_line(line));
                 return table;
             }
         };
-        let line = record.position().map_or(0, csv::Position::line) as usize;
-        let Some(first) = record.get(0) else { continue };
+        let line = lines.at(record.position().map_or(0, csv::Position::byte) as usize);
+        let record: Vec<&str> = record.iter().map(unquoted).collect();
+        let Some(&first) = record.first() else { continue };
         let header = ["id", "image", "file", "filename"].iter().any(|h| first.eq_ignore_ascii_case(h));
-        if (number == 0 && header) || record.iter().all(str::is_empty) {
+        if (number == 0 && header) || record.iter().all(|f| f.is_empty()) {
             continue;
         }
         let fault = |message: String| Fault::new(&file.path, message).at_line(line);
@@ -86,7 +88,7 @@ pub(super) fn parse_csv(file: &TextFile, classes: &Classes, faults: &mut Vec<Fau
             continue;
         }
         let mut tags = Vec::new();
-        for name in record.iter().skip(1).filter(|n| !n.is_empty()) {
+        for name in record.into_iter().skip(1).filter(|n| !n.is_empty()) {
             match class_of(name, classes) {
                 Ok(class) => tags.push(class),
                 Err((message, remedy)) => faults.push(fault(message).remedy(remedy)),
@@ -96,6 +98,38 @@ pub(super) fn parse_csv(file: &TextFile, classes: &Classes, faults: &mut Vec<Fau
         table.rows.insert(id.to_string(), Row { tags: sorted(tags), line });
     }
     table
+}
+
+/// A field without quotes that blanks before them made part of it.
+fn unquoted(field: &str) -> &str {
+    field.strip_prefix('"').and_then(|f| f.strip_suffix('"')).map_or(field, str::trim)
+}
+
+/// Turns byte positions that only grow into lines.
+///
+/// The reader's own lines are one short after CRLF, since it sees a record's end at CR.
+struct LineCounter<'a> {
+    rest: &'a [u8],
+    done: usize,
+    line: usize,
+}
+
+impl<'a> LineCounter<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text.as_bytes(), done: 0, line: 1 }
+    }
+
+    /// The line, from 1, of the first byte from `position` on that ends no line.
+    fn at(&mut self, position: usize) -> usize {
+        while let Some((&byte, rest)) = self.rest.split_first() {
+            if self.done >= position && !matches!(byte, b'\r' | b'\n') {
+                break;
+            }
+            self.line += usize::from(byte == b'\n');
+            (self.rest, self.done) = (rest, self.done + 1);
+        }
+        self.line
+    }
 }
 
 /// Nodes in an annotation; VOC's largest has about 1,500.
