@@ -108,6 +108,12 @@ impl ResNet38 {
         ((2 * full * self.numerator + self.denominator) / (2 * self.denominator)).max(1)
     }
 
+    /// Whether one image's layers are too small to fill several threads, and its activations small enough
+    /// to hold several images at once.
+    pub fn is_narrow(&self) -> bool {
+        self.channels(64) <= 16
+    }
+
     /// Declares the backbone's parameters with random values.
     pub(crate) fn declare(&self, init: &mut Initialiser) -> Result<()> {
         init.conv_he("conv1a", [self.channels(64), 3, 3])?;

@@ -6,21 +6,21 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use crate::config::{CamConfig, Config, Preset};
 use crate::data::augment::{mirror, normalize, resize_cubic};
-use crate::data::{Dataset, Sample};
+use crate::data::Dataset;
 use crate::formats::cams::{self, ClassMaps};
 use crate::formats::image::{Exif, RgbImage, read_rgb};
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
-use crate::nn::{CamNet, ResNet38};
+use crate::nn::CamNet;
 use crate::ops::class_maps;
 use crate::ops::resize::bilinear_resize_plane;
-use crate::progress::{Progress, check_interrupted};
+use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
+
+use super::images::{Outcome, StageCount, for_each_image};
 
 /// How the maps are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +29,6 @@ pub enum CamFormat {
     Safetensors,
     /// f32 at image size in psa's pickled `.npy` dict.
     Npy,
-}
-
-/// What a stage over a list of images did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StageCount {
-    /// Images whose output was written now.
-    pub written: usize,
-    /// Images whose output was there already.
-    pub kept: usize,
-    /// Images left out, with a warning.
-    pub skipped: usize,
 }
 
 /// round(size · scale), half to even as Python and NumPy round, at least 1.
@@ -107,7 +96,7 @@ pub fn make_cams(
     progress: &Progress,
 ) -> Result<StageCount> {
     let class_names = data.classes.foreground().to_vec();
-    for_each_image(data, network.backbone, "make-cams", progress, |sample| {
+    for_each_image(data, network.backbone.is_narrow(), "make-cams", progress, |sample| {
         let Some(tags) = sample.tags.as_ref().filter(|t| !t.is_empty()) else { return Ok(Outcome::Skipped) };
         if cams::find(output, &sample.id).is_some() {
             return Ok(Outcome::Kept);
@@ -140,51 +129,4 @@ pub fn write_cams(
             cams::write_safetensors(&output.join(format!("{id}.safetensors")), &maps)
         }
     }
-}
-
-/// What happened to one image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its output was written.
-    Written,
-    /// Its output was there.
-    Kept,
-    /// It has no place in this stage (no tags, say).
-    Skipped,
-}
-
-/// Runs `work` on every image: several at a time with a narrow network, where one image does not fill
-/// the threads; one after the other with a wide one, whose activations fill the memory. Each image's
-/// result depends on that image alone, so the order does not matter.
-pub fn for_each_image(
-    data: &Dataset,
-    backbone: ResNet38,
-    name: &str,
-    progress: &Progress,
-    work: impl Fn(&Sample) -> Result<Outcome> + Sync,
-) -> Result<StageCount> {
-    let stage = progress.stage(name, data.samples.len() as u64);
-    let one = |sample: &Sample| {
-        check_interrupted()?;
-        let outcome = work(sample).map_err(|e| e.in_file(&sample.image))?;
-        stage.advance(1);
-        Ok(outcome)
-    };
-    let narrow = backbone.channels(64) <= 16;
-    let outcomes: Vec<Outcome> = if narrow {
-        data.samples.par_iter().map(one).collect::<Result<_>>()?
-    } else {
-        data.samples.iter().map(one).collect::<Result<_>>()?
-    };
-    stage.finish();
-    let count = |o: Outcome| outcomes.iter().filter(|&&x| x == o).count();
-    let done = StageCount {
-        written: count(Outcome::Written),
-        kept: count(Outcome::Kept),
-        skipped: count(Outcome::Skipped),
-    };
-    if done.skipped > 0 {
-        log::warn!("{name}: {} of {} images left out (no tags, or no input from the stage before)", done.skipped, data.samples.len());
-    }
-    Ok(done)
 }
