@@ -21,9 +21,7 @@ use super::simd::{ForwardTile, Isa, OuterTile, forward_kernel, outer_kernels, ti
 /// Terms of the sum per block: 64 columns of them are 96 KiB.
 const SUM_BLOCK: usize = 384;
 /// Pixels per block of the weights' gradient.
-const PIXEL_BLOCK: usize = 256;
-/// Values that kernels may read beyond the last valid one.
-const SLACK: usize = 8;
+const PIXEL_BLOCK: usize = 128;
 
 /// Shape of a convolution whose sizes have been checked.
 #[derive(Debug, Clone, Copy)]
@@ -84,20 +82,18 @@ fn pad<'a>(
     [n, h, w, c]: [usize; 4],
     [top, left]: [isize; 2],
     [rows, columns]: [usize; 2],
-    slack: bool,
 ) -> Padded<'a> {
-    if top == 0 && left == 0 && rows <= h && columns <= w && !slack {
+    if top == 0 && left == 0 && rows <= h && columns <= w {
         return Padded { data: Cow::Borrowed(data), steps: [h * w * c, w * c, c] };
     }
     let row = columns * c;
-    let mut out = vec![0f32; n * rows * row + SLACK];
+    let mut out = vec![0f32; n * rows * row];
     // Columns of the source that fall into the window.
     let first = (-left).max(0) as usize;
     let last = ((columns as isize - left).max(0) as usize).min(w);
-    let inside = out.len() - SLACK;
     if last > first && row > 0 {
         let to = (first as isize + left) as usize * c;
-        out[..inside].par_chunks_mut(row).enumerate().with_min_len(8).for_each(|(i, out)| {
+        out.par_chunks_mut(row).enumerate().with_min_len(8).for_each(|(i, out)| {
             let y = (i % rows) as isize - top;
             if (0..h as isize).contains(&y) {
                 let from = ((i / rows) * h + y as usize) * w;
@@ -179,17 +175,29 @@ impl Output {
     /// The row lies within the buffer and no other thread writes to it.
     #[inline(always)]
     unsafe fn write(self, at: usize, row: &[f32]) {
-        // SAFETY: the caller's promise. Eight at a time, because rows are short and a call to memcpy long.
-        unsafe {
-            let to = self.0.add(at);
-            let (eights, rest) = row.as_chunks::<8>();
-            for (i, eight) in eights.iter().enumerate() {
-                to.add(8 * i).cast::<[f32; 8]>().write_unaligned(*eight);
-            }
-            for (i, value) in rest.iter().enumerate() {
-                *to.add(8 * eights.len() + i) = *value;
-            }
-        }
+        // SAFETY: the caller's promise.
+        let to = unsafe { std::slice::from_raw_parts_mut(self.0.add(at), row.len()) };
+        copy_short(to, row);
+    }
+}
+
+/// Copies a few values, eight at a time: a call to memcpy would take longer than the copy.
+#[inline(always)]
+fn copy_short(to: &mut [f32], from: &[f32]) {
+    let (to_eights, to_rest) = to.as_chunks_mut::<8>();
+    let (from_eights, from_rest) = from.as_chunks::<8>();
+    for (to, from) in to_eights.iter_mut().zip(from_eights) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
+    }
+}
+
+/// The `R` values at each base, one after the other.
+fn gather<const R: usize>(to: &mut [f32], from: &[f32], bases: &[usize]) {
+    for (to, &base) in to.as_chunks_mut::<R>().0.iter_mut().zip(bases) {
+        *to = std::array::from_fn(|r| from[base + r]);
     }
 }
 
@@ -292,7 +300,7 @@ pub(super) fn forward(isa: Isa, g: &Geometry, input: &[f32], weight: &[f32], bia
     if out.is_empty() {
         return out;
     }
-    let padded = pad_input(g, input, false);
+    let padded = pad_input(g, input);
     let terms = g.kernel[0] * g.kernel[1] * g.input[3];
     let packed = pack(isa, terms, o, |term, column| weight[column * terms + term]);
     let rows = Rows {
@@ -307,10 +315,10 @@ pub(super) fn forward(isa: Isa, g: &Geometry, input: &[f32], weight: &[f32], bia
 }
 
 /// The input with its padding, of just the size that the windows cover.
-fn pad_input<'a>(g: &Geometry, input: &'a [f32], slack: bool) -> Padded<'a> {
+fn pad_input<'a>(g: &Geometry, input: &'a [f32]) -> Padded<'a> {
     let extent = |out: usize, k: usize| (out - 1) * g.stride + (k - 1) * g.dilation + 1;
     let size = [extent(g.output[1], g.kernel[0]), extent(g.output[2], g.kernel[1])];
-    pad(input, g.input, [g.padding as isize; 2], size, slack)
+    pad(input, g.input, [g.padding as isize; 2], size)
 }
 
 /// Steps from one output pixel's window to the next.
@@ -355,7 +363,7 @@ pub(super) fn backward_input(isa: Isa, g: &Geometry, gradient: &[f32], weight: &
             };
             let (Some((top, tall)), Some((left, wide))) = (bounds(&rows), bounds(&columns)) else { continue };
             let size = [count[0] + tall as usize, count[1] + wide as usize];
-            let padded = pad(gradient, [n, oh, ow, o], [-top, -left], size, false);
+            let padded = pad(gradient, [n, oh, ow, o], [-top, -left], size);
             let [_, row, pixel] = padded.steps;
             let mut list = Vec::with_capacity(rows.len() * columns.len());
             let mut runs = Vec::with_capacity(list.capacity());
@@ -380,14 +388,21 @@ pub(super) fn backward_input(isa: Isa, g: &Geometry, gradient: &[f32], weight: &
     out
 }
 
-/// One task of the weights' gradient: a group of taps, a panel of columns, a range of pixels.
+/// One task of the weights' gradient: a group of taps, some panels of columns, a range of pixels.
 struct Unit<'a> {
     group: usize,
-    /// First column and width.
-    panel: (usize, usize),
+    /// (first column, width) of each panel.
+    panels: &'a [(usize, usize)],
     split: usize,
+    /// For each panel its rows.
     sums: &'a mut [f32],
 }
+
+/// Panels of a unit: enough to share the packing of the rows, few enough to spread over the threads.
+const PANELS_PER_UNIT: usize = 4;
+/// Rows from which on the left factor is packed. In place, a pixel's rows are so far from the next
+/// pixel's, by a power of two, that they would all fall into the same few lines of the cache.
+const PACKED_ROWS: usize = 128;
 
 /// Gradient of the weight, O×KH×KW×I.
 ///
@@ -410,24 +425,15 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
     let outputs_are_rows = cost(o, values) <= cost(values, o);
     let (rows, columns) = if outputs_are_rows { (o, values) } else { (values, o) };
 
-    let padded = pad_input(g, input, outputs_are_rows && values % 8 != 0);
-    let copied;
-    let gradient = if !outputs_are_rows && o % 8 != 0 {
-        copied = [gradient, &[0.0; SLACK]].concat();
-        &copied
-    } else {
-        gradient
-    };
+    let padded = pad_input(g, input);
     let steps = window_steps(g, &padded);
     let pixel_rows =
         Rows { counts: [n, oh, ow], input_steps: steps, output_steps: [oh * ow * o, ow * o, o], output_start: 0 };
     let starts: Vec<usize> = taps(g, &padded).step_by(if joined { kw } else { 1 }).collect();
     // The kernels trust these bounds.
     let last: usize = (0..3).map(|i| (pixel_rows.counts[i] - 1) * steps[i]).sum();
-    let reach = if outputs_are_rows { covered(values) } else { values };
-    assert!(last + starts[groups - 1] + reach <= padded.data.len(), "a window reaches beyond the input");
-    let reach = if outputs_are_rows { o } else { covered(o) };
-    assert!((pixels - 1) * o + reach <= gradient.len(), "a row reaches beyond the gradient");
+    assert!(last + starts[groups - 1] + values <= padded.data.len(), "a window reaches beyond the input");
+    assert_eq!(pixels * o, gradient.len());
 
     let layout = panels(isa, columns);
     let size = groups * rows * covered(columns);
@@ -439,47 +445,75 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
     let mut rest = sums.as_mut_slice();
     for split in 0..splits {
         for group in 0..groups {
-            for &panel in &layout {
-                let (piece, tail) = rest.split_at_mut(rows * panel.1);
+            for panels in layout.chunks(PANELS_PER_UNIT) {
+                let area: usize = panels.iter().map(|(_, width)| rows * width).sum();
+                let (piece, tail) = rest.split_at_mut(area);
                 rest = tail;
-                units.push(Unit { group, panel, split, sums: piece });
+                units.push(Unit { group, panels, split, sums: piece });
             }
         }
     }
     units.into_par_iter().for_each(|unit| {
-        let (first, width) = unit.panel;
         let end = ((unit.split + 1) * per_split).min(pixels);
         let mut at = unit.split * per_split;
         let (mut windows, mut outputs) = (Vec::with_capacity(PIXEL_BLOCK), Vec::with_capacity(PIXEL_BLOCK));
+        // A panel's columns, gathered once a block; beyond the valid ones lies what another panel left,
+        // which only reaches sums that nobody reads.
+        let mut right = vec![0f32; PIXEL_BLOCK * isa.panel_widths()[0]];
+        let (mut packed, mut packed_bases) = (Vec::new(), Vec::new());
         while at < end {
             let range = at..(at + PIXEL_BLOCK).min(end);
             at = range.end;
             windows.clear();
             outputs.clear();
             pixel_rows.visit(range, |from, to| {
-                windows.push(from);
+                windows.push(from + starts[unit.group]);
                 outputs.push(to);
             });
-            let mut row = 0;
-            for (height, kernel) in outer_kernels(isa, width) {
-                while row + height <= rows {
-                    let (window_at, output_at) = if outputs_are_rows {
-                        (starts[unit.group] + first, row)
-                    } else {
-                        (starts[unit.group] + row, first)
-                    };
-                    let window = padded.data[window_at..].as_ptr();
-                    let output = gradient[output_at..].as_ptr();
-                    let sums = unit.sums[row * width..].as_mut_ptr();
-                    let tile = if outputs_are_rows {
-                        OuterTile { left: output, left_bases: &outputs, right: window, right_bases: &windows, sums, stride: width }
-                    } else {
-                        OuterTile { left: window, left_bases: &windows, right: output, right_bases: &outputs, sums, stride: width }
-                    };
-                    // SAFETY: bounds were asserted above; the kernel is one that `isa` allows.
-                    unsafe { kernel(&tile) };
-                    row += height;
+            let (from, bases, left, left_bases) = if outputs_are_rows {
+                (&*padded.data, &windows, gradient, &outputs)
+            } else {
+                (gradient, &outputs, &*padded.data, &windows)
+            };
+            let count = bases.len();
+            let mut packed_height = 0;
+            let mut sums = &mut *unit.sums;
+            for &(first, width) in unit.panels {
+                let valid = width.min(columns - first);
+                for (to, base) in right.chunks_exact_mut(width).zip(bases) {
+                    copy_short(&mut to[..valid], &from[base + first..][..valid]);
                 }
+                let kernels = outer_kernels(isa, width);
+                let height = kernels[0].0;
+                if rows >= PACKED_ROWS && packed_height != height {
+                    packed_height = height;
+                    packed.resize(rows / height * height * count, 0f32);
+                    for (tile, packed) in packed.chunks_exact_mut(height * count).enumerate() {
+                        let left = &left[tile * height..];
+                        match height {
+                            4 => gather::<4>(packed, left, left_bases),
+                            6 => gather::<6>(packed, left, left_bases),
+                            _ => gather::<8>(packed, left, left_bases),
+                        }
+                    }
+                    packed_bases = (0..count).map(|pixel| pixel * height).collect();
+                }
+                let mut row = 0;
+                for (height, kernel) in kernels {
+                    while row + height <= rows {
+                        let in_place = height != packed_height;
+                        let tile = OuterTile {
+                            left: if in_place { left[row..].as_ptr() } else { packed[row * count..].as_ptr() },
+                            left_bases: if in_place { left_bases } else { &packed_bases },
+                            right: right.as_ptr(),
+                            sums: sums[row * width..].as_mut_ptr(),
+                        };
+                        // SAFETY: bounds were asserted above; the kernel is one that `isa` allows.
+                        unsafe { kernel(&tile) };
+                        row += height;
+                    }
+                }
+                sums = &mut sums[rows * width..];
             }
         }
     });

@@ -213,27 +213,27 @@ pub(super) struct OuterTile<'a> {
     /// First factor and, per pixel, where its `MR` values start.
     pub left: *const f32,
     pub left_bases: &'a [usize],
-    /// Second factor and, per pixel, where the panel's columns start.
+    /// Second factor: for each pixel the panel's columns, one after the other.
     pub right: *const f32,
-    pub right_bases: &'a [usize],
-    /// Start values and results: rows of `stride`.
+    /// Start values and results: rows of the panel's width.
     pub sums: *mut f32,
-    pub stride: usize,
 }
 
-/// sums[r][c] ← sums[r][c] + Σ_p left[left_bases[p] + r] · right[right_bases[p] + c], p ascending.
+/// sums[r][c] ← sums[r][c] + Σ_p left[left_bases[p] + r] · right[p][c], p ascending.
 #[inline(always)]
 unsafe fn outer<S: Vector, const MR: usize, const V: usize>(tile: &OuterTile) {
-    // SAFETY: the caller vouches for MR and V·LANES values from each base and for MR rows of sums.
+    let width = V * S::LANES;
+    // SAFETY: the caller vouches for MR values from each base, as many rows of `right`, MR rows of sums.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; MR];
         for r in 0..MR {
             for v in 0..V {
-                sums[r][v] = S::load(tile.sums.add(r * tile.stride + v * S::LANES));
+                sums[r][v] = S::load(tile.sums.add(r * width + v * S::LANES));
             }
         }
-        for (&l, &r) in tile.left_bases.iter().zip(tile.right_bases) {
-            let (left, right) = (tile.left.add(l), tile.right.add(r));
+        let mut right = tile.right;
+        for &base in tile.left_bases {
+            let left = tile.left.add(base);
             let columns: [S; V] = std::array::from_fn(|v| S::load(right.add(v * S::LANES)));
             for r in 0..MR {
                 let x = S::splat(*left.add(r));
@@ -241,10 +241,11 @@ unsafe fn outer<S: Vector, const MR: usize, const V: usize>(tile: &OuterTile) {
                     sums[r][v] = sums[r][v].add_product(x, columns[v]);
                 }
             }
+            right = right.add(width);
         }
         for r in 0..MR {
             for v in 0..V {
-                sums[r][v].store(tile.sums.add(r * tile.stride + v * S::LANES));
+                sums[r][v].store(tile.sums.add(r * width + v * S::LANES));
             }
         }
     }
@@ -270,7 +271,7 @@ mod entries {
     entry!(forward_512_8, forward, ForwardTile, Avx2, 12, 1, "avx512f,avx2,fma");
     entry!(forward_256_16, forward, ForwardTile, Avx2, 6, 2, "avx2,fma");
     entry!(forward_256_8, forward, ForwardTile, Avx2, 12, 1, "avx2,fma");
-    entry!(outer_512_64, outer, OuterTile, Avx512, 4, 4, "avx512f");
+    entry!(outer_512_64, outer, OuterTile, Avx512, 6, 4, "avx512f");
     entry!(outer_512_32, outer, OuterTile, Avx512, 8, 2, "avx512f");
     entry!(outer_512_16, outer, OuterTile, Avx512, 8, 1, "avx512f");
     entry!(outer_512_8, outer, OuterTile, Avx2, 8, 1, "avx512f,avx2,fma");
@@ -294,7 +295,7 @@ mod entries {
 
     pub(super) fn outer_of(avx512: bool, width: usize) -> [(usize, unsafe fn(&OuterTile)); 2] {
         match (avx512, width) {
-            (true, 64) => [(4, outer_512_64), (1, single_64)],
+            (true, 64) => [(6, outer_512_64), (1, single_64)],
             (true, 32) => [(8, outer_512_32), (1, single_32)],
             (true, 16) => [(8, outer_512_16), (1, single_16)],
             (true, _) => [(8, outer_512_8), (1, single_8)],
