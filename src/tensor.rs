@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::{Error, Result};
 
 /// An n-dimensional array of f32 on one device. Cloning shares the buffer.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
     storage: Storage,
