@@ -100,6 +100,8 @@ impl Optimizer {
             (Rule::Adam { decoupled }, [m, v, ..]) => {
                 let t = self.steps as f64;
                 let (b1, b2) = (BETA1 as f32, BETA2 as f32);
+                // From f64: in f32, 1 − 0.999 would be wrong in its fifth digit.
+                let (c1, c2) = ((1.0 - BETA1) as f32, (1.0 - BETA2) as f32);
                 let rate_hat = (f64::from(rate) / (1.0 - BETA1.powf(t))) as f32;
                 let v_hat = (1.0 / (1.0 - BETA2.powf(t))) as f32;
                 let (coupled, shrink) = if decoupled { (0.0, 1.0 - rate * decay) } else { (decay, 1.0) };
@@ -107,8 +109,8 @@ impl Optimizer {
                 w.zip(g).zip(m.zip(v)).for_each(|((w, g), (m, v))| {
                     for ((w, g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
                         let g = g + coupled * *w;
-                        *m = b1 * *m + (1.0 - b1) * g;
-                        *v = b2 * *v + (1.0 - b2) * g * g;
+                        *m = b1 * *m + c1 * g;
+                        *v = b2 * *v + c2 * g * g;
                         *w = shrink * *w - rate_hat * *m / ((*v * v_hat).sqrt() + EPSILON);
                     }
                 });

@@ -16,7 +16,7 @@ pub struct Tensor {
     storage: Storage,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Storage {
     Cpu(Arc<Vec<f32>>),
 }
