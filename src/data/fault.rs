@@ -1,0 +1,93 @@
+//! Faults of a data set, gathered so that all can be told at once.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::{Error, show_path};
+
+/// One thing that is wrong with a data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The file at fault, escaped where it is not UTF-8.
+    pub file: String,
+    /// The line in it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Fault {
+    /// A fault in a file.
+    pub(super) fn new(path: &Path, message: impl Into<String>) -> Self {
+        let file = show_path(path);
+        Self { file, line: None, message: message.into(), remedy: None, path: path.to_path_buf() }
+    }
+
+    /// Names the line.
+    pub(super) fn at_line(mut self, line: usize) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    /// Adds what to do.
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file, self.message),
+            None => write!(f, "{}: {}", self.file, self.message),
+        }
+    }
+}
+
+/// The fault that an error tells of; `path` where the error names none.
+pub(super) fn fault_of(error: &Error, path: &Path) -> Fault {
+    let mut fault = Fault::new(error.path().unwrap_or(path), error.message());
+    fault.remedy = error.how_to_mend().map(String::from);
+    match error.position() {
+        Some(crate::Position::Line(line)) => fault.line = Some(line),
+        Some(crate::Position::Offset(offset)) => fault.message += &format!(" (byte {offset})"),
+        None => {}
+    }
+    fault
+}
+
+/// How many faults an error lists.
+const TOLD: usize = 10;
+
+/// One error for all faults: the first in full, the next ones a line each.
+pub(super) fn into_error(faults: &[Fault]) -> Option<Error> {
+    let first = faults.first()?;
+    let mut message = first.message.clone();
+    for fault in faults.iter().take(TOLD).skip(1) {
+        message += &format!("\n{fault}");
+        if let Some(remedy) = &fault.remedy {
+            message += &format!(" ({remedy})");
+        }
+    }
+    if faults.len() > TOLD {
+        message += &format!("\nand {} more", faults.len() - TOLD);
+    }
+    let mut error = Error::malformed(&first.path, message);
+    if let Some(line) = first.line {
+        error = error.at_line(line);
+    }
+    let remedy = match (&first.remedy, faults.len()) {
+        (Some(remedy), 1) => remedy.clone(),
+        (Some(remedy), _) => format!("{remedy}; `seedwalk check-data` lists every fault"),
+        (None, _) => "`seedwalk check-data` lists every fault with its line".to_string(),
+    };
+    Some(error.remedy(remedy))
+}

@@ -1,0 +1,49 @@
+//! Text files as people make them: with or without a byte order mark, with either line end.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Lists, tags and class files beyond this are refused: a million long ids fit.
+const LIMIT: u64 = 64 << 20;
+
+/// A UTF-8 file in memory.
+pub(super) struct TextFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its content without a byte order mark.
+    pub text: String,
+}
+
+impl TextFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, larger than 64 MiB, or not UTF-8 (with the line).
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes))
+            .map_err(|e| Error::io("read", path, e))?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(Error::malformed(path, format!("more than {} MiB of text", LIMIT >> 20)));
+        }
+        if bytes.starts_with(b"\xEF\xBB\xBF") {
+            bytes.drain(..3);
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let valid = e.utf8_error().valid_up_to();
+            let line = 1 + e.as_bytes()[..valid].iter().filter(|b| **b == b'\n').count();
+            Error::malformed(path, "not UTF-8").at_line(line).remedy("save the file as UTF-8")
+        })?;
+        Ok(Self { path: path.to_path_buf(), text })
+    }
+
+    /// Lines that are not blank, without blanks around them, numbered from 1.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = self.text.lines().enumerate();
+        numbered.map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty())
+    }
+}
