@@ -9,7 +9,7 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod formats;
-pub mod nn;
+//pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pipeline;

@@ -10,13 +10,13 @@ use crate::device::Device;
 use crate::{Error, Result};
 
 /// An n-dimensional array of f32 on one device. Cloning shares the buffer.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
     storage: Storage,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Storage {
     Cpu(Arc<Vec<f32>>),
 }

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod affinity;
 pub mod batch_norm;
+pub mod class_maps;
 pub mod concat;
 pub mod conv2d;
 pub mod crf;

@@ -1,1 +1,118 @@
-//! 2-D convolution.
+//! Two-dimensional convolution with stride, padding and dilation (cross-correlation, as the field's
+//! frameworks compute it).
+//!
+//! `y[n,p,q,o] = b[o] + Σ_{r,s,i} x[n, p·stride + r·dilation − padding, q·stride + s·dilation − padding, i] · w[o,r,s,i]`
+//!
+//! x: N×H×W×I, w: O×KH×KW×I, b: O, y: N×H'×W'×O with H' = ⌊(H + 2·padding − dilation·(KH − 1) − 1)/stride⌋ + 1.
+//! Outside the input x is 0. Dilated ("atrous") convolution: Chen et al., *DeepLab*, PAMI 2018, §3.1.
+
+mod cpu;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use crate::device::Device;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+use cpu::Geometry;
+use simd::Isa;
+
+/// Stride, padding and dilation, the same in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2dOptions {
+    /// Input pixels from one output pixel to the next, at least 1.
+    pub stride: usize,
+    /// Zeros on each side.
+    pub padding: usize,
+    /// Input pixels from one tap to the next, at least 1.
+    pub dilation: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, dilation: 1 }
+    }
+}
+
+/// y = w ⋆ x + b, see the module's documentation.
+///
+/// # Errors
+/// Shapes that do not fit each other; a window larger than the padded input; a stride or dilation of 0.
+pub fn conv2d(
+    tape: &mut Tape,
+    input: &Var,
+    weight: &Var,
+    bias: Option<&Var>,
+    options: Conv2dOptions,
+) -> Result<Var> {
+    let g = geometry(input.value(), weight.value(), bias.map(Var::value), options)?;
+    match input.value().device() {
+        Device::Cpu => conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect()),
+    }
+}
+
+fn conv2d_on_cpu(
+    tape: &mut Tape,
+    input: &Var,
+    weight: &Var,
+    bias: Option<&Var>,
+    g: Geometry,
+    isa: Isa,
+) -> Result<Var> {
+    let (x, w) = (input.value(), weight.value());
+    let y = cpu::forward(isa, &g, x.data(), w.data(), bias.map(|b| b.value().data()));
+    let value = Tensor::new(&g.output, y)?;
+    let mut inputs = vec![input, weight];
+    inputs.extend(bias);
+    // Each operand is kept only if the other one's gradient asks for it.
+    let x = weight.needs_gradient().then(|| input.value().clone());
+    let w = input.needs_gradient().then(|| weight.value().clone());
+    let bias_needs = bias.map(Var::needs_gradient);
+    let weight_shape = weight.shape().to_vec();
+    Ok(tape.record("conv2d", value, &inputs, move |gradient| {
+        let dy = gradient.data();
+        let for_bias = match bias_needs {
+            Some(true) => vec![Some(Tensor::new(&[g.output[3]], cpu::backward_bias(dy, g.output[3]))?)],
+            Some(false) => vec![None],
+            None => vec![],
+        };
+        let for_weight = match x {
+            Some(x) => Some(Tensor::new(&weight_shape, cpu::backward_weight(isa, &g, x.data(), dy))?),
+            None => None,
+        };
+        let for_input = match w {
+            Some(w) => Some(Tensor::new(&g.input, cpu::backward_input(isa, &g, dy, w.data()))?),
+            None => None,
+        };
+        Ok([for_input, for_weight].into_iter().chain(for_bias).collect())
+    }))
+}
+
+/// Checks the shapes and works out the output's.
+fn geometry(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Geometry> {
+    let input = x.nhwc("conv2d")?;
+    let [o, kh, kw, i] = w.nhwc("conv2d (weight)")?;
+    let Conv2dOptions { stride, padding, dilation } = options;
+    let fail = |message: String| Err(Error::shape("conv2d", message));
+    if stride == 0 || dilation == 0 || kh == 0 || kw == 0 {
+        return fail(format!("stride {stride}, dilation {dilation}, kernel {kh}×{kw}: each must be at least 1"));
+    }
+    if i != input[3] {
+        return fail(format!("input {:?} has {} channels, weight {:?} expects {i}", x.shape(), input[3], w.shape()));
+    }
+    if let Some(b) = b.filter(|b| b.shape() != [o]) {
+        return fail(format!("bias {:?} for {o} output channels", b.shape()));
+    }
+    let size = |length: usize, k: usize| {
+        let window = dilation * (k - 1) + 1;
+        (length > 0 && length + 2 * padding >= window).then(|| (length + 2 * padding - window) / stride + 1)
+    };
+    let (Some(oh), Some(ow)) = (size(input[1], kh), size(input[2], kw)) else {
+        return fail(format!(
+            "a {kh}×{kw} window with dilation {dilation} does not fit input {:?} with padding {padding}",
+            x.shape()
+        ));
+    };
+    Ok(Geometry { input, kernel: [kh, kw], output: [input[0], oh, ow, o], stride, padding, dilation })
+}

@@ -1,1 +1,235 @@
-//! Dense CRF.
+//! Dense conditional random field with Gaussian edge potentials, by mean field (Krähenbühl and Koltun,
+//! *Efficient Inference in Fully Connected CRFs*, NIPS 2011; spec §9).
+//!
+//! Unary `U = −log p`, p clipped to [1e-5, 1]. Pairwise Potts energies with two kernels between pixels
+//! i and j at positions s with colours c (0–255):
+//!
+//! `k₁ = w₁·exp(−‖s_i − s_j‖²/2σ_xy²)`, `k₂ = w₂·exp(−‖s_i − s_j‖²/2σ_xy² − ‖c_i − c_j‖²/2σ_rgb²)`
+//!
+//! Each K is normalised symmetrically, n = 1/√(K·1 + 1e-20). From Q₀ = softmax(−U), each iteration sets
+//! `Q ← softmax(−U + Σ_m w_m n K_m n Q)` for all pixels at once, with a pixel's message to itself kept.
+//! K is applied on the permutohedral lattice, see `lattice.rs`: O(N) for N pixels, never N².
+
+mod lattice;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::formats::image::RgbImage;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+use lattice::Lattice;
+
+/// The smoothness kernel k₁.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GaussianKernel {
+    /// Deviation in pixels.
+    pub sigma_xy: f64,
+    /// Weight; 0 leaves the kernel out.
+    pub weight: f64,
+}
+
+/// The appearance kernel k₂.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BilateralKernel {
+    /// Deviation in pixels.
+    pub sigma_xy: f64,
+    /// Deviation in colour, 0–255.
+    pub sigma_rgb: f64,
+    /// Weight; 0 leaves the kernel out.
+    pub weight: f64,
+}
+
+/// The CRF's parameters. The default is what the authors of AffinityNet use: (3, 3), (80, 13, 10), 10
+/// iterations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrfOptions {
+    /// Mean-field iterations.
+    pub iterations: usize,
+    /// k₁.
+    pub gaussian: GaussianKernel,
+    /// k₂.
+    pub bilateral: BilateralKernel,
+}
+
+impl Default for CrfOptions {
+    fn default() -> Self {
+        Self {
+            iterations: 10,
+            gaussian: GaussianKernel { sigma_xy: 3.0, weight: 3.0 },
+            bilateral: BilateralKernel { sigma_xy: 80.0, sigma_rgb: 13.0, weight: 10.0 },
+        }
+    }
+}
+
+struct Kernel {
+    weight: f32,
+    lattice: Arc<Lattice>,
+    /// n, per pixel.
+    normalizer: Arc<Vec<f32>>,
+}
+
+/// The lattices of one image, for any number of inferences on it.
+pub struct DenseCrf {
+    height: usize,
+    width: usize,
+    iterations: usize,
+    kernels: Vec<Kernel>,
+}
+
+/// A lattice over positions alone is the same for every image of a size: the last few are kept.
+struct Positions {
+    /// Height, width, deviation's bits.
+    key: (usize, usize, u64),
+    lattice: Arc<Lattice>,
+    normalizer: Arc<Vec<f32>>,
+}
+
+const POSITIONS_KEPT: usize = 8;
+static POSITIONS: Mutex<Vec<Positions>> = Mutex::new(Vec::new());
+
+fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<f32>>) {
+    let key = (height, width, sigma.to_bits());
+    let kept = || POSITIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(found) = kept().iter().find(|p| p.key == key) {
+        return (found.lattice.clone(), found.normalizer.clone());
+    }
+    let points: Vec<[f64; 2]> = (0..height * width)
+        .map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma])
+        .collect();
+    let lattice = Arc::new(Lattice::new::<2, 3>(&points));
+    let normalizer = Arc::new(lattice.normalizer(points.len()));
+    let mut kept = kept();
+    if kept.len() == POSITIONS_KEPT {
+        kept.remove(0);
+    }
+    kept.push(Positions { key, lattice: lattice.clone(), normalizer: normalizer.clone() });
+    (lattice, normalizer)
+}
+
+impl DenseCrf {
+    /// Builds the lattices of an image.
+    ///
+    /// # Errors
+    /// An image without pixels; a deviation that is not positive, a weight that is negative.
+    pub fn new(image: &RgbImage, options: &CrfOptions) -> Result<Self> {
+        let (height, width) = (image.height, image.width);
+        if height * width == 0 {
+            return Err(Error::shape("crf", "the image has no pixels"));
+        }
+        let CrfOptions { iterations, gaussian, bilateral } = *options;
+        for (name, sigma) in [
+            ("gaussian σ_xy", gaussian.sigma_xy),
+            ("bilateral σ_xy", bilateral.sigma_xy),
+            ("bilateral σ_rgb", bilateral.sigma_rgb),
+        ] {
+            // The lower bound keeps lattice coordinates within their range on any image.
+            if !(sigma.is_finite() && sigma >= 0.01) {
+                return Err(Error::invalid(format!("CRF {name} = {sigma}: at least 0.01 expected")));
+            }
+        }
+        for (name, weight) in [("gaussian", gaussian.weight), ("bilateral", bilateral.weight)] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(Error::invalid(format!("CRF {name} weight = {weight}: 0 or more expected")));
+            }
+        }
+        let mut kernels = Vec::with_capacity(2);
+        if gaussian.weight > 0.0 {
+            let (lattice, normalizer) = positions(height, width, gaussian.sigma_xy);
+            kernels.push(Kernel { weight: gaussian.weight as f32, lattice, normalizer });
+        }
+        if bilateral.weight > 0.0 {
+            let points: Vec<[f64; 5]> = (0..height * width)
+                .map(|p| {
+                    let [r, g, b] = image.pixel(p % width, p / width).map(|v| f64::from(v) / bilateral.sigma_rgb);
+                    let (x, y) = ((p % width) as f64, (p / width) as f64);
+                    [x / bilateral.sigma_xy, y / bilateral.sigma_xy, r, g, b]
+                })
+                .collect();
+            let lattice = Arc::new(Lattice::new::<5, 6>(&points));
+            let normalizer = Arc::new(lattice.normalizer(points.len()));
+            kernels.push(Kernel { weight: bilateral.weight as f32, lattice, normalizer });
+        }
+        Ok(Self { height, width, iterations, kernels })
+    }
+
+    /// Q after the mean field's iterations, L×H×W, from scores L×H×W, which need not sum to 1.
+    ///
+    /// # Errors
+    /// Scores of another size than the image, no label, or values that are not finite.
+    pub fn infer(&self, scores: &Tensor) -> Result<Tensor> {
+        let (h, w) = (self.height, self.width);
+        let labels = match *scores.shape() {
+            [l, sh, sw] if l > 0 && (sh, sw) == (h, w) => l,
+            _ => {
+                let message = format!("scores {:?} for an image of {h}×{w}", scores.shape());
+                return Err(Error::shape("crf", message));
+            }
+        };
+        if !scores.is_finite() {
+            return Err(Error::invalid("the CRF's scores have values that are not finite"));
+        }
+        let n = h * w;
+        let log_p = |label: usize, pixel: usize| scores.data()[label * n + pixel].clamp(1e-5, 1.0).ln();
+        // Pixel by pixel, a multiple of four labels each, so that a pixel's labels fill vectors.
+        let planes: Vec<f32> = match labels {
+            1..=4 => transpose(&self.mean_field::<4>(labels, log_p), labels),
+            5..=8 => transpose(&self.mean_field::<8>(labels, log_p), labels),
+            9..=32 => transpose(&self.mean_field::<32>(labels, log_p), labels),
+            33..=256 => transpose(&self.mean_field::<256>(labels, log_p), labels),
+            _ => return Err(Error::invalid(format!("{labels} labels: at most 256 are possible"))),
+        };
+        Tensor::new(&[labels, h, w], planes)
+    }
+
+    fn mean_field<const C: usize>(&self, labels: usize, log_p: impl Fn(usize, usize) -> f32 + Sync) -> Vec<[f32; C]> {
+        const CHUNK: usize = 2048;
+        let n = self.height * self.width;
+        let unary: Vec<[f32; C]> = (0..n)
+            .map(|pixel| std::array::from_fn(|c| if c < labels { log_p(c, pixel) } else { f32::NEG_INFINITY }))
+            .collect();
+        let mut q = unary.clone();
+        q.par_chunks_mut(CHUNK).for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
+        for _ in 0..self.iterations {
+            let mut energy = unary.clone();
+            for kernel in &self.kernels {
+                let scaled: Vec<[f32; C]> =
+                    q.iter().zip(&*kernel.normalizer).map(|(q, n)| q.map(|v| v * n)).collect();
+                let message = kernel.lattice.filter(&scaled);
+                for ((energy, message), n) in energy.iter_mut().zip(&message).zip(&*kernel.normalizer) {
+                    let factor = kernel.weight * n;
+                    for c in 0..C {
+                        energy[c] += factor * message[c];
+                    }
+                }
+            }
+            energy.par_chunks_mut(CHUNK).for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
+            q = energy;
+        }
+        q
+    }
+}
+
+/// Softmax of the first `labels` values; the rest become 0.
+fn softmax<const C: usize>(row: &mut [f32; C], labels: usize) {
+    let (row, rest) = row.split_at_mut(labels);
+    rest.fill(0.0);
+    let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let mut sum = 0f32;
+    for v in row.iter_mut() {
+        *v = (*v - largest).exp();
+        sum += *v;
+    }
+    row.iter_mut().for_each(|v| *v /= sum);
+}
+
+fn transpose<const C: usize>(rows: &[[f32; C]], labels: usize) -> Vec<f32> {
+    (0..labels).flat_map(|label| rows.iter().map(move |row| row[label])).collect()
+}

@@ -1,0 +1,279 @@
+//! Named parameters, and one forward pass over them.
+
+use std::collections::HashMap;
+
+use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
+use crate::ops::conv2d::{Conv2dOptions, conv2d};
+use crate::rng::{Purpose, Stream};
+use crate::tape::{Gradients, Tape, Var};
+use crate::tensor::Tensor;
+use crate::{Error, Result, ops};
+
+/// What a parameter is; decides its optimiser group and whether it is learned at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Convolution or matrix weight: decays.
+    Weight,
+    /// Bias: learns at twice the rate, does not decay.
+    Bias,
+    /// Scale or shift of a batch normalisation: does not decay.
+    Norm,
+    /// Running mean or variance: never has a gradient.
+    Statistic,
+}
+
+/// One named tensor of a network.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// The published name, such as `b4_3.conv_branch2a.weight`.
+    pub name: String,
+    /// Its value.
+    pub value: Tensor,
+    /// What it is.
+    pub role: Role,
+    /// Belongs to a head that starts from random values: learns at ten times the rate.
+    pub new: bool,
+    /// Keeps its value: no gradient is computed.
+    pub frozen: bool,
+}
+
+/// All parameters of a network, in the order in which they were declared.
+#[derive(Debug, Clone, Default)]
+pub struct Parameters {
+    list: Vec<Parameter>,
+    index: HashMap<String, usize>,
+}
+
+impl Parameters {
+    /// Declares a parameter. A second one of the same name is a mistake in the network's definition.
+    pub fn declare(&mut self, name: impl Into<String>, value: Tensor, role: Role, new: bool) {
+        let name = name.into();
+        let previous = self.index.insert(name.clone(), self.list.len());
+        assert!(previous.is_none(), "parameter `{name}` is declared twice");
+        self.list.push(Parameter { name, value, role, new, frozen: role == Role::Statistic });
+    }
+
+    /// Every parameter, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
+        self.list.iter()
+    }
+
+    /// Every parameter for writing, in order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.list.iter_mut()
+    }
+
+    /// The value of a parameter by its name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&i| &self.list[i].value)
+    }
+
+    /// Number of learned values (running statistics are not counted).
+    pub fn count(&self) -> usize {
+        self.list.iter().filter(|p| p.role != Role::Statistic).map(|p| p.value.len()).sum()
+    }
+
+    /// Freezes what fine-tuning keeps: every batch normalisation, conv1a and the b2 units (spec §1).
+    pub fn freeze_for_fine_tuning(&mut self) {
+        for p in &mut self.list {
+            let early = p.name.starts_with("conv1a.") || p.name.starts_with("b2.") || p.name.starts_with("b2_");
+            p.frozen |= early || p.role == Role::Norm;
+        }
+    }
+
+    /// Takes values from `tensors` by name. With `partial`, parameters of the head may be missing and
+    /// tensors that the network does not have are ignored (a backbone from another network); otherwise
+    /// every parameter must be there and nothing else. Returns the names that were not taken.
+    ///
+    /// # Errors
+    /// A wrong shape, and unless `partial` a missing or unexpected name: all of them are listed.
+    pub fn load(&mut self, tensors: &[(String, Tensor)], partial: bool) -> Result<Vec<String>> {
+        let mut seen = vec![false; self.list.len()];
+        let mut faults = Vec::new();
+        let mut unused = Vec::new();
+        for (name, tensor) in tensors {
+            let Some(&i) = self.index.get(name) else {
+                unused.push(name.clone());
+                continue;
+            };
+            let parameter = &mut self.list[i];
+            if parameter.value.shape() == tensor.shape() {
+                parameter.value = tensor.clone();
+                seen[i] = true;
+            } else if !(partial && parameter.new) {
+                let (have, want) = (tensor.shape(), parameter.value.shape());
+                faults.push(format!("`{name}` is {have:?}, the network wants {want:?}"));
+            }
+        }
+        let missing = self.list.iter().zip(&seen).filter(|(p, seen)| !**seen && !(partial && p.new));
+        let missing: Vec<_> = missing.map(|(p, _)| format!("`{}` is missing", p.name)).collect();
+        // A tensor of the wrong shape is in the file: do not list it twice.
+        faults.extend(missing.into_iter().filter(|m| {
+            let name = m.trim_start_matches('`').split('`').next().unwrap_or_default();
+            !tensors.iter().any(|(n, _)| n == name)
+        }));
+        if !partial {
+            faults.extend(unused.iter().map(|name| format!("`{name}` is not a parameter of this network")));
+        }
+        if faults.is_empty() {
+            return Ok(unused);
+        }
+        let more = faults.len().saturating_sub(12);
+        faults.truncate(12);
+        let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Err(Error::invalid(format!("the weights do not fit the network: {}{tail}", faults.join("; "))).remedy(
+            "width, preset and number of classes must be those the weights were trained with; `seedwalk inspect` shows a file's tensors",
+        ))
+    }
+
+    /// Folds the statistics of a training batch into the running ones: r ← 0.9·r + 0.1·batch.
+    pub fn update_running_statistics(&mut self, seen: Vec<(String, BatchStatistics)>) {
+        const MOMENTUM: f32 = 0.1;
+        for (name, batch) in seen {
+            for (suffix, batch) in [("running_mean", batch.mean), ("running_var", batch.variance)] {
+                if let Some(&i) = self.index.get(&format!("{name}.{suffix}")) {
+                    let running = self.list[i].value.data_mut();
+                    for (r, b) in running.iter_mut().zip(batch.data()) {
+                        *r += MOMENTUM * (b - *r);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How a forward pass treats batch normalisation and dropout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Running statistics, no dropout, no tape.
+    Inference,
+    /// Gradients are wanted.
+    Training {
+        /// Normalise by the batch's statistics (training from random weights); else by the running ones.
+        learn_statistics: bool,
+        /// Seed of the run and step: name the dropout masks.
+        seed: u64,
+        /// Optimiser step, from 0.
+        step: u64,
+    },
+}
+
+/// One forward pass: a tape, the parameters as leaves on it, and the statistics that it saw.
+pub struct Forward<'a> {
+    /// The tape that records the pass.
+    pub tape: Tape,
+    parameters: &'a Parameters,
+    mode: Mode,
+    leaves: HashMap<usize, Var>,
+    statistics: Vec<(String, BatchStatistics)>,
+    dropouts: u64,
+    /// While watching: the first layer whose output was not finite.
+    watched: Option<Option<String>>,
+}
+
+impl<'a> Forward<'a> {
+    /// Starts a pass.
+    pub fn new(parameters: &'a Parameters, mode: Mode) -> Self {
+        let tape = if mode == Mode::Inference { Tape::inference() } else { Tape::new() };
+        Self { tape, parameters, mode, leaves: HashMap::new(), statistics: Vec::new(), dropouts: 0, watched: None }
+    }
+
+    /// From here on, notes the first layer whose output is not finite (costs a pass over each output).
+    pub fn watch(&mut self) {
+        self.watched = Some(None);
+    }
+
+    /// What [`Forward::watch`] found.
+    pub fn first_not_finite(&self) -> Option<String> {
+        self.watched.clone().flatten()
+    }
+
+    fn look_at(&mut self, name: &str, y: &Var) {
+        if let Some(found @ None) = &mut self.watched
+            && !y.value().is_finite()
+        {
+            *found = Some(name.to_string());
+        }
+    }
+
+    /// A parameter as a variable of this pass.
+    pub fn parameter(&mut self, name: &str) -> Result<Var> {
+        let Some(&i) = self.parameters.index.get(name) else {
+            return Err(Error::invalid(format!("the network has no parameter `{name}`")));
+        };
+        let parameter = &self.parameters.list[i];
+        if parameter.frozen {
+            return Ok(Var::constant(parameter.value.clone()));
+        }
+        if let Some(var) = self.leaves.get(&i) {
+            return Ok(var.clone());
+        }
+        let var = self.tape.leaf(parameter.value.clone());
+        self.leaves.insert(i, var.clone());
+        Ok(var)
+    }
+
+    /// Convolution with `NAME.weight`, and `NAME.bias` where the network declares one.
+    pub fn conv(&mut self, name: &str, x: &Var, options: Conv2dOptions) -> Result<Var> {
+        let weight = self.parameter(&format!("{name}.weight"))?;
+        let bias = format!("{name}.bias");
+        let bias = self.parameters.index.contains_key(&bias).then(|| self.parameter(&bias)).transpose()?;
+        let y =
+            conv2d(&mut self.tape, x, &weight, bias.as_ref(), options).map_err(|e| e.context(name))?;
+        self.look_at(name, &y);
+        Ok(y)
+    }
+
+    /// relu(batch normalisation) with `NAME.{weight,bias,running_mean,running_var}`.
+    pub fn batch_norm_relu(&mut self, name: &str, x: &Var) -> Result<Var> {
+        let scale = self.parameter(&format!("{name}.weight"))?;
+        let shift = self.parameter(&format!("{name}.bias"))?;
+        let learning = matches!(self.mode, Mode::Training { learn_statistics: true, .. });
+        let running = |suffix: &str| {
+            let name = format!("{name}.{suffix}");
+            self.parameters.get(&name).ok_or_else(|| Error::invalid(format!("no parameter `{name}`")))
+        };
+        let statistics = if learning {
+            Statistics::Learning
+        } else {
+            Statistics::Frozen { mean: running("running_mean")?, variance: running("running_var")? }
+        };
+        let (y, seen) = batch_norm(&mut self.tape, x, &scale, &shift, statistics, Activation::Relu)
+            .map_err(|e| e.context(name))?;
+        self.look_at(name, &y);
+        self.statistics.extend(seen.map(|seen| (name.to_string(), seen)));
+        Ok(y)
+    }
+
+    /// Channel dropout while training, nothing otherwise. The mask is named by seed, step and how many
+    /// dropouts came before in this pass.
+    pub fn dropout(&mut self, x: &Var, p: f32) -> Result<Var> {
+        let Mode::Training { seed, step, .. } = self.mode else { return Ok(x.clone()) };
+        let mut stream = Stream::new(seed, Purpose::Dropout, self.dropouts as u32, step);
+        self.dropouts += 1;
+        ops::dropout::channel_dropout(&mut self.tape, x, p, &mut stream)
+    }
+
+    /// Walks the tape back from a scalar loss. Returns the gradient of each learned parameter that the
+    /// loss depends on, by position in [`Parameters`], and the statistics that the pass saw.
+    pub fn backward(mut self, loss: &Var) -> Result<Learned> {
+        let seed = Tensor::full(loss.shape(), 1.0);
+        let mut gradients: Gradients = self.tape.backward(loss, seed)?;
+        let mut found: Vec<(usize, Tensor)> = self
+            .leaves
+            .iter()
+            .filter_map(|(&i, leaf)| gradients.take(leaf).map(|gradient| (i, gradient)))
+            .collect();
+        found.sort_by_key(|(i, _)| *i);
+        Ok(Learned { gradients: found, statistics: self.statistics })
+    }
+}
+
+/// What one backward pass brought.
+#[derive(Default)]
+pub struct Learned {
+    /// (position in [`Parameters`], gradient), by position.
+    pub gradients: Vec<(usize, Tensor)>,
+    /// (name of the normalisation, what it saw).
+    pub statistics: Vec<(String, BatchStatistics)>,
+}

@@ -1,0 +1,132 @@
+//! Class activation maps by multi-scale inference (paper, §3.1; spec §3).
+//!
+//! For each scale s and each mirroring: the image resampled (cubic) to round(s·H)×round(s·W), half to
+//! even; the network's maps `max(0, w_cᵀ f)` of the classes present; bilinear to H×W; mirrored back;
+//! summed. The sum is divided by its largest value per class (psa: + 1e-5).
+
+use std::path::Path;
+
+use crate::config::{CamConfig, Config, Preset};
+use crate::data::augment::{mirror, normalize, resize_cubic};
+use crate::data::Dataset;
+use crate::formats::cams::{self, ClassMaps};
+use crate::formats::image::{Exif, RgbImage, read_rgb};
+use crate::nn::module::Parameters;
+use crate::nn::resnet38::STRIDE;
+use crate::nn::CamNet;
+use crate::ops::class_maps;
+use crate::ops::resize::bilinear_resize_plane;
+use crate::progress::Progress;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::images::{Outcome, StageCount, for_each_image};
+
+/// How the maps are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CamFormat {
+    /// f16 at stride 8 in safetensors.
+    Safetensors,
+    /// f32 at image size in psa's pickled `.npy` dict.
+    Npy,
+}
+
+/// round(size · scale), half to even as Python and NumPy round, at least 1.
+pub fn scaled(size: usize, scale: f64) -> usize {
+    ((size as f64 * scale).round_ties_even() as usize).max(1)
+}
+
+/// Maps of the classes `present` (0 = the first after background) for one image, L×H×W at image size,
+/// each with maximum 1.
+///
+/// # Errors
+/// Shapes that do not fit; a class that the network does not have.
+pub fn class_maps_of(
+    network: &CamNet,
+    parameters: &Parameters,
+    image: &RgbImage,
+    present: &[usize],
+    settings: &CamConfig,
+    preset: Preset,
+) -> Result<Tensor> {
+    if let Some(class) = present.iter().find(|&&c| c >= network.classes) {
+        let message = format!("class {class} of a network with {} classes", network.classes);
+        return Err(Error::invalid(message));
+    }
+    let (h, w) = (image.height, image.width);
+    let mut sum = vec![0f32; present.len() * h * w];
+    for &scale in &settings.scales {
+        let resized = resize_cubic(image, scaled(w, scale), scaled(h, scale))?;
+        for flipped in [false, true] {
+            if flipped && !settings.flip {
+                continue;
+            }
+            let input = if flipped { mirror(&resized) } else { resized.clone() };
+            let output = network.infer(parameters, normalize(&input))?;
+            let [_, gh, gw, c] = output.class_activation_maps.nhwc("class activation maps")?;
+            for (plane, &class) in present.iter().enumerate() {
+                let map = output.class_activation_maps.data();
+                let map: Vec<f32> = (0..gh * gw).map(|p| map[p * c + class]).collect();
+                let map = bilinear_resize_plane(&map, gh, gw, 1, h, w)?;
+                let target = &mut sum[plane * h * w..][..h * w];
+                for (target, source) in target.chunks_mut(w).zip(map.chunks(w)) {
+                    for x in 0..w {
+                        target[x] += source[if flipped { w - 1 - x } else { x }];
+                    }
+                }
+            }
+        }
+    }
+    let mut maps = Tensor::new(&[present.len(), h, w], sum)?;
+    class_maps::normalize(&mut maps, if preset == Preset::Psa { 1e-5 } else { 0.0 })?;
+    Ok(maps)
+}
+
+/// Writes the maps of every tagged image of `data` into `output`; those already there are kept.
+///
+/// # Errors
+/// A photograph that cannot be read, a full disk, an interruption: what was finished is kept.
+pub fn make_cams(
+    network: &CamNet,
+    parameters: &Parameters,
+    data: &Dataset,
+    config: &Config,
+    format: CamFormat,
+    output: &Path,
+    progress: &Progress,
+) -> Result<StageCount> {
+    let class_names = data.classes.foreground().to_vec();
+    for_each_image(data, network.backbone.is_narrow(), "make-cams", progress, |sample| {
+        let Some(tags) = sample.tags.as_ref().filter(|t| !t.is_empty()) else { return Ok(Outcome::Skipped) };
+        if cams::find(output, &sample.id).is_some() {
+            return Ok(Outcome::Kept);
+        }
+        let present: Vec<usize> = tags.iter().map(|t| t - 1).collect();
+        let image = read_rgb(&sample.image, Exif::Ignore)?;
+        let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)?;
+        write_cams(output, &sample.id, &image, &maps, &present, &class_names, format)?;
+        Ok(Outcome::Written)
+    })
+}
+
+/// Writes one image's maps, L×H×W at image size, in either format.
+pub fn write_cams(
+    output: &Path,
+    id: &str,
+    image: &RgbImage,
+    maps: &Tensor,
+    present: &[usize],
+    class_names: &[String],
+    format: CamFormat,
+) -> Result<()> {
+    let (h, w) = (image.height, image.width);
+    let names = present.iter().map(|&c| class_names[c].clone()).collect();
+    let mut maps = ClassMaps { classes: names, maps: maps.clone(), image_size: (h, w) };
+    match format {
+        CamFormat::Npy => cams::write_npy(&output.join(format!("{id}.npy")), &maps, present),
+        CamFormat::Safetensors => {
+            maps.maps = class_maps::resize(&maps.maps, h.div_ceil(STRIDE), w.div_ceil(STRIDE))?;
+            cams::write_safetensors(&output.join(format!("{id}.safetensors")), &maps)
+        }
+    }
+}
