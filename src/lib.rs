@@ -5,14 +5,17 @@
 //! The modules stack: [`tensor`] and [`tape`] at the bottom, [`ops`] on them, [`nn`] on those, then
 //! [`data`] and [`formats`], then [`pipeline`], one file a stage, and on top the command.
 
+pub mod config;
 pub mod data;
 pub mod device;
 mod error;
+pub mod eval;
 pub mod formats;
-//pub mod nn;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pipeline;
+pub mod progress;
 pub mod report;
 pub mod rng;
 pub mod tape;
