@@ -43,7 +43,9 @@ impl std::str::FromStr for Width {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (a, b) = text.split_once('/').unwrap_or((text, "1"));
         match (a.trim().parse(), b.trim().parse()) {
-            (Ok(numerator), Ok(denominator)) if (1..=4).contains(&numerator) && (1..=64).contains(&denominator) => {
+            (Ok(numerator), Ok(denominator))
+                if (1..=4).contains(&numerator) && (1..=64).contains(&denominator) =>
+            {
                 Ok(Self { numerator, denominator })
             }
             _ => Err(format!("`{text}` is no width: a fraction such as 1/8, or 1, is expected")),
@@ -383,11 +385,13 @@ impl Config {
         let file: toml::Table = toml::from_str(text).map_err(fail)?;
         let preset = match file.get("preset") {
             None => Preset::Paper,
-            Some(value) => value.clone().try_into().map_err(|_| {
-                Error::invalid(format!("preset = {value}: \"paper\" or \"psa\" expected"))
-            })?,
+            Some(value) => value
+                .clone()
+                .try_into()
+                .map_err(|_| Error::invalid(format!("preset = {value}: \"paper\" or \"psa\" expected")))?,
         };
-        let mut table = toml::Table::try_from(Self::preset(preset)).map_err(|e| Error::invalid(e.to_string()))?;
+        let mut table =
+            toml::Table::try_from(Self::preset(preset)).map_err(|e| Error::invalid(e.to_string()))?;
         overlay(&mut table, &file, "").map_err(|(key, message)| {
             let name = key.rsplit('.').next().unwrap_or_default().to_string();
             let line = text.lines().position(|l| l.trim_start().trim_start_matches('[').starts_with(&name));
@@ -408,17 +412,25 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        let fail = |key: &str, range: &str| Err(Error::invalid(format!("`{key}` is out of range: {range} expected")));
+        let fail = |key: &str, range: &str| {
+            Err(Error::invalid(format!("`{key}` is out of range: {range} expected")))
+        };
         for (name, t) in [
             ("cam", &self.cam.training),
             ("affinity", &self.affinity.training),
             ("segmentation", &self.segmentation.training),
         ] {
             if t.batch == 0 || t.epochs == 0 || !(8..=4096).contains(&t.crop) {
-                return fail(&format!("{name}.training"), "batch and epochs of at least 1, crop from 8 to 4096");
+                return fail(
+                    &format!("{name}.training"),
+                    "batch and epochs of at least 1, crop from 8 to 4096",
+                );
             }
             if !(t.learning_rate > 0.0 && t.learning_rate.is_finite()) || !(0.0..1.0).contains(&t.momentum) {
-                return fail(&format!("{name}.training"), "a positive learning_rate, momentum from 0 to below 1");
+                return fail(
+                    &format!("{name}.training"),
+                    "a positive learning_rate, momentum from 0 to below 1",
+                );
             }
         }
         for (name, scales) in [("cam", &self.cam.scales), ("segmentation", &self.segmentation.scales)] {
@@ -426,7 +438,9 @@ impl Config {
                 return fail(&format!("{name}.scales"), "at least one, each from 0.1 to 8");
             }
         }
-        if self.affinity_labels.alpha_strong < 1.0 || self.affinity_labels.alpha_weak < self.affinity_labels.alpha_strong {
+        if self.affinity_labels.alpha_strong < 1.0
+            || self.affinity_labels.alpha_weak < self.affinity_labels.alpha_strong
+        {
             return fail("affinity_labels.alpha_weak", "1 ≤ alpha_strong ≤ alpha_weak");
         }
         if self.walk.beta <= 0.0 || self.walk.background_alpha < 1.0 {
@@ -440,13 +454,17 @@ impl Config {
 }
 
 /// Puts the file's values over the defaults; a key that is not there is an error (key, message).
-fn overlay(base: &mut toml::Table, file: &toml::Table, at: &str) -> std::result::Result<(), (String, String)> {
+fn overlay(
+    base: &mut toml::Table,
+    file: &toml::Table,
+    at: &str,
+) -> std::result::Result<(), (String, String)> {
     for (key, value) in file {
         let full = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
         let Some(slot) = base.get_mut(key) else {
-            let nearest = base.keys().max_by(|a, b| {
-                strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
-            });
+            let nearest = base
+                .keys()
+                .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
             let hint = nearest.map(|n| format!("; the nearest known key is `{n}`")).unwrap_or_default();
             return Err((full.clone(), format!("unknown key `{full}`{hint}")));
         };
@@ -455,7 +473,8 @@ fn overlay(base: &mut toml::Table, file: &toml::Table, at: &str) -> std::result:
             (slot @ toml::Value::Float(_), toml::Value::Integer(i)) => *slot = toml::Value::Float(*i as f64),
             (slot, value) if slot.same_type(value) => *slot = value.clone(),
             (slot, value) => {
-                let message = format!("`{full}` is a {}, a {} is expected", value.type_str(), slot.type_str());
+                let message =
+                    format!("`{full}` is a {}, a {} is expected", value.type_str(), slot.type_str());
                 return Err((full, message));
             }
         }

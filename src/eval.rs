@@ -37,7 +37,10 @@ impl ConfusionMatrix {
             let (p, t) = (usize::from(p), usize::from(t));
             if p >= self.classes || t >= self.classes {
                 let (what, label) = if t >= self.classes { ("mask", t) } else { ("prediction", p) };
-                return Err(Error::invalid(format!("label {label} in the {what}: there are {} classes", self.classes)));
+                return Err(Error::invalid(format!(
+                    "label {label} in the {what}: there are {} classes",
+                    self.classes
+                )));
             }
             self.counts[t * self.classes + p] += 1;
         }

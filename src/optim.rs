@@ -149,7 +149,9 @@ impl Optimizer {
             state.entry(i).or_default().insert(slot, tensor.clone());
         }
         if let Some((i, _)) = state.iter().find(|(_, slots)| !slots.keys().copied().eq(0..self.slots())) {
-            return Err(Error::invalid(format!("optimiser state of parameter {i} does not fit this optimiser")));
+            return Err(Error::invalid(format!(
+                "optimiser state of parameter {i} does not fit this optimiser"
+            )));
         }
         self.state = state.into_iter().map(|(i, slots)| (i, slots.into_values().collect())).collect();
         Ok(())
@@ -204,9 +206,19 @@ mod tests {
             }
             for i in 0..7 {
                 let g: Vec<f64> = gradients.iter().map(|g| f64::from(g.data()[i])).collect();
-                let expected =
-                    reference(&optimizer, f64::from(start.data()[i]), &g, f64::from(0.05f32), f64::from(0.1f32));
-                approx::assert_relative_eq!(f64::from(w.data()[i]), expected, max_relative = 1e-5, epsilon = 1e-6);
+                let expected = reference(
+                    &optimizer,
+                    f64::from(start.data()[i]),
+                    &g,
+                    f64::from(0.05f32),
+                    f64::from(0.1f32),
+                );
+                approx::assert_relative_eq!(
+                    f64::from(w.data()[i]),
+                    expected,
+                    max_relative = 1e-5,
+                    epsilon = 1e-6
+                );
             }
         }
     }

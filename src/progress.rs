@@ -52,7 +52,8 @@ impl Progress {
     /// Begins a stage of `total` pieces.
     pub fn stage(&self, name: &str, total: u64) -> Stage {
         let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {per_sec} eta {eta} {msg}");
+            let style =
+                ProgressStyle::with_template("{prefix} [{wide_bar}] {pos}/{len} {per_sec} eta {eta} {msg}");
             let bar = ProgressBar::new(total).with_prefix(name.to_string());
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar

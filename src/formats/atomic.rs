@@ -13,7 +13,10 @@ const PREFIX: &str = ".seedwalk-";
 ///
 /// # Errors
 /// Whatever the system says; the target is then what it was.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let mut file = tempfile::Builder::new()
@@ -60,7 +63,8 @@ pub fn check_space(folder: &Path, needed: u64) -> Result<()> {
     let outcome = attempt();
     let _ = std::fs::remove_file(&probe);
     outcome.map_err(|e| {
-        Error::io("write into", folder, e).remedy(format!("about {needed} bytes are needed there, and leave to write"))
+        Error::io("write into", folder, e)
+            .remedy(format!("about {needed} bytes are needed there, and leave to write"))
     })
 }
 

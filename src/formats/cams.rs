@@ -50,14 +50,21 @@ pub fn read(path: &Path) -> Result<ClassMaps> {
     let (mut classes, mut data, mut shape) = (Vec::new(), Vec::new(), None);
     for (name, tensor) in &contents.tensors {
         let Some(class) = name.strip_prefix("cam/") else { continue };
-        let &[h, w] = tensor.shape() else { return Err(Error::malformed(path, format!("`{name}` is not h×w"))) };
+        let &[h, w] = tensor.shape() else {
+            return Err(Error::malformed(path, format!("`{name}` is not h×w")));
+        };
         if *shape.get_or_insert((h, w)) != (h, w) || !tensor.is_finite() {
-            return Err(Error::malformed(path, format!("`{name}` differs in size from the others, or is not finite")));
+            return Err(Error::malformed(
+                path,
+                format!("`{name}` differs in size from the others, or is not finite"),
+            ));
         }
         classes.push(class.to_string());
         data.extend_from_slice(tensor.data());
     }
-    let Some((h, w)) = shape else { return Err(Error::malformed(path, "the file has no class activation map")) };
+    let Some((h, w)) = shape else {
+        return Err(Error::malformed(path, "the file has no class activation map"));
+    };
     let maps = Tensor::new(&[classes.len(), h, w], data)?;
     Ok(ClassMaps { classes, maps, image_size: (height, width) })
 }

@@ -96,7 +96,9 @@ pub fn load(folder: &Path) -> Result<Checkpoint> {
         match older.last() {
             Some(path) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                e.remedy(format!("an older checkpoint is there: write `{name}` into the file `{LATEST}` to use it"))
+                e.remedy(format!(
+                    "an older checkpoint is there: write `{name}` into the file `{LATEST}` to use it"
+                ))
             }
             None => e.remedy("train again with --overwrite"),
         }

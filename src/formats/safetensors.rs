@@ -43,7 +43,12 @@ impl Contents {
 }
 
 /// Writes tensors and metadata; the file is complete or absent.
-pub fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)], dtype: Dtype, metadata: &[(&str, &str)]) -> Result<()> {
+pub fn write_tensors(
+    path: &Path,
+    tensors: &[(&str, &Tensor)],
+    dtype: Dtype,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(_, t)| match dtype {
@@ -71,7 +76,9 @@ pub fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)], dtype: Dtype, met
 /// A file that is not safetensors, is cut off, or has values of a kind that is not understood.
 pub fn read_tensors(path: &Path) -> Result<Contents> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let fail = |e: safetensors::SafeTensorError| Error::malformed(path, format!("not a whole safetensors file: {e}"));
+    let fail = |e: safetensors::SafeTensorError| {
+        Error::malformed(path, format!("not a whole safetensors file: {e}"))
+    };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(fail)?;
     let mut metadata = BTreeMap::new();
     for (key, value) in header.metadata().iter().flatten() {
@@ -87,9 +94,16 @@ pub fn read_tensors(path: &Path) -> Result<Contents> {
         let data: Vec<f32> = match view.dtype() {
             Stored::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Stored::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Stored::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            Stored::BF16 => {
+                bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()
+            }
             Stored::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
-            other => return Err(Error::malformed(path, format!("tensor `{name}` holds {other:?}: f16, bf16, f32 or f64 expected"))),
+            other => {
+                return Err(Error::malformed(
+                    path,
+                    format!("tensor `{name}` holds {other:?}: f16, bf16, f32 or f64 expected"),
+                ));
+            }
         };
         tensors.push((name.to_string(), Tensor::new(view.shape(), data).map_err(|e| e.in_file(path))?));
     }

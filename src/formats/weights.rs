@@ -18,11 +18,15 @@ pub fn read_weights(path: &Path) -> Result<Vec<(String, Tensor)>> {
         return Err(Error::invalid("the folder holds no checkpoint").in_file(path));
     }
     if path.extension().is_none_or(|e| e != "safetensors") {
-        return Err(Error::invalid("weights are read from checkpoint folders and .safetensors files").in_file(path));
+        return Err(
+            Error::invalid("weights are read from checkpoint folders and .safetensors files").in_file(path)
+        );
     }
     let tensors = safetensors::read_tensors(path)?.tensors;
     match tensors.iter().find(|(_, t)| !t.is_finite()) {
-        Some((name, _)) => Err(Error::malformed(path, format!("tensor `{name}` has values that are not finite"))),
+        Some((name, _)) => {
+            Err(Error::malformed(path, format!("tensor `{name}` has values that are not finite")))
+        }
         None => Ok(tensors),
     }
 }

@@ -12,9 +12,9 @@ use crate::data::{Classes, Dataset};
 use crate::formats::cams::{self, ClassMaps};
 use crate::formats::codec::read_rgb;
 use crate::formats::image::RgbImage;
+use crate::nn::CamNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
-use crate::nn::CamNet;
 use crate::ops::class_maps;
 use crate::ops::resize::bilinear_resize_plane;
 use crate::progress::Progress;
@@ -124,11 +124,15 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     let stored = cams::read(path)?;
     if stored.image_size != (h, w) {
         let (sh, sw) = stored.image_size;
-        return Err(Error::invalid(format!("maps of a {sh}×{sw} image, the photograph is {h}×{w}")).in_file(path));
+        return Err(
+            Error::invalid(format!("maps of a {sh}×{sw} image, the photograph is {h}×{w}")).in_file(path)
+        );
     }
     let label = |name: &String| {
         let index = classes.index_of(name).and_then(|i| u8::try_from(i).ok());
-        index.ok_or_else(|| Error::invalid(format!("class `{name}` is not one of the data set's")).in_file(path))
+        index.ok_or_else(|| {
+            Error::invalid(format!("class `{name}` is not one of the data set's")).in_file(path)
+        })
     };
     let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;
     let mut maps = class_maps::resize(&stored.maps, h, w)?;

@@ -80,7 +80,11 @@ pub fn walked_maps(
     let walked = transition.walk(&seeds_on_grid(maps, config)?, config.walk.steps)?;
     let (h, w) = (image.height, image.width);
     if config.preset == Preset::Psa {
-        return crop(&class_maps::resize(&walked, h.next_multiple_of(STRIDE), w.next_multiple_of(STRIDE))?, h, w);
+        return crop(
+            &class_maps::resize(&walked, h.next_multiple_of(STRIDE), w.next_multiple_of(STRIDE))?,
+            h,
+            w,
+        );
     }
     class_maps::resize(&walked, h, w)
 }
@@ -126,23 +130,24 @@ pub fn make_pseudo_labels(
     revised_output: Option<&Path>,
     progress: &Progress,
 ) -> Result<StageCount> {
-    let count = for_each_image(data, network.backbone.is_narrow(), "make-pseudo-labels", progress, |sample| {
-        let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
-        let name = format!("{}.png", sample.id);
-        let (target, before) = (output.join(&name), revised_output.map(|folder| folder.join(&name)));
-        if target.exists() && before.as_ref().is_none_or(|p| p.exists()) {
-            return Ok(Outcome::Kept);
-        }
-        let image = read_rgb(&sample.image)?;
-        let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
-        let walked = walked_maps(network, parameters, &image, &maps, config)?;
-        let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config)?;
-        if let Some(before) = before {
-            write_labels(&before, &revised)?;
-        }
-        write_labels(&target, &refined)?;
-        Ok(Outcome::Written)
-    })?;
+    let count =
+        for_each_image(data, network.backbone.is_narrow(), "make-pseudo-labels", progress, |sample| {
+            let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
+            let name = format!("{}.png", sample.id);
+            let (target, before) = (output.join(&name), revised_output.map(|folder| folder.join(&name)));
+            if target.exists() && before.as_ref().is_none_or(|p| p.exists()) {
+                return Ok(Outcome::Kept);
+            }
+            let image = read_rgb(&sample.image)?;
+            let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
+            let walked = walked_maps(network, parameters, &image, &maps, config)?;
+            let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config)?;
+            if let Some(before) = before {
+                write_labels(&before, &revised)?;
+            }
+            write_labels(&target, &refined)?;
+            Ok(Outcome::Written)
+        })?;
     match count.written + count.kept {
         0 => Err(Error::invalid("no image of the list has class maps").in_file(cam_folder)),
         _ => Ok(count),

@@ -7,7 +7,7 @@ pub mod make_cams;
 pub mod make_pseudo_labels;
 pub mod manifest;
 pub mod networks;
-//pub mod run;
+pub mod run;
 pub mod score;
 pub mod segment;
 pub mod stages;

@@ -55,7 +55,10 @@ pub fn score_labels(data: &Dataset, predictions: &Path) -> Result<ConfusionMatri
     .remove(0);
     match matrix.mean_iou() {
         Some(_) => Ok(matrix),
-        None => Err(Error::invalid("no image of the list has both a prediction here and a mask").in_file(predictions)),
+        None => {
+            Err(Error::invalid("no image of the list has both a prediction here and a mask")
+                .in_file(predictions))
+        }
     }
 }
 
@@ -73,7 +76,9 @@ pub fn score_cams(data: &Dataset, folder: &Path, thresholds: &[f32]) -> Result<V
     })?;
     match matrices.first().and_then(ConfusionMatrix::mean_iou) {
         Some(_) => Ok(matrices),
-        None => Err(Error::invalid("no image of the list has both class maps here and a mask").in_file(folder)),
+        None => {
+            Err(Error::invalid("no image of the list has both class maps here and a mask").in_file(folder))
+        }
     }
 }
 

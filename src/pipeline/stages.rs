@@ -127,7 +127,10 @@ fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, st
 }
 
 /// An image and its labels on the feature grid, both augmented alike.
-fn labelled_sample(samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>, augment: Recipe) -> MakeSample<(Tensor, Vec<u8>)> {
+fn labelled_sample(
+    samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
+    augment: Recipe,
+) -> MakeSample<(Tensor, Vec<u8>)> {
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;

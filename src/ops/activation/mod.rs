@@ -60,7 +60,11 @@ mod tests {
     fn small_negative_values_keep_their_digits() {
         let mut tape = Tape::inference();
         let x = Var::constant(Tensor::full(&[1], -1e-6));
-        approx::assert_relative_eq!(elu(&mut tape, &x).unwrap().value().data()[0], -1e-6, max_relative = 1e-5);
+        approx::assert_relative_eq!(
+            elu(&mut tape, &x).unwrap().value().data()[0],
+            -1e-6,
+            max_relative = 1e-5
+        );
         let nan = Var::constant(Tensor::full(&[1], f32::NAN));
         assert!(relu(&mut tape, &nan).unwrap().value().data()[0].is_nan());
     }

@@ -165,7 +165,10 @@ impl Pairs {
         let r = self.stencil.reach;
         Err(Error::shape(
             "affinity",
-            format!("a {h}×{w} grid has no pairs under the border rule `psa`, which needs more than {r}×{}", 2 * r),
+            format!(
+                "a {h}×{w} grid has no pairs under the border rule `psa`, which needs more than {r}×{}",
+                2 * r
+            ),
         )
         .remedy("use larger images or crops, or the border rule `full`"))
     }
@@ -273,7 +276,8 @@ pub fn affinity_loss(
         .enumerate()
         .map(|(index, plane)| {
             let (image, offset) = (index / planes, pairs.stencil.offsets[index % planes]);
-            let (features, labels) = (&data[image * h * w * k..][..h * w * k], &labels[image * h * w..][..h * w]);
+            let (features, labels) =
+                (&data[image * h * w * k..][..h * w * k], &labels[image * h * w..][..h * w]);
             let (ys, xs) = pairs.stencil.sources(offset, h, w, pairs.border);
             let mut sums = [(0f64, 0u64); 3];
             for y in ys {
@@ -301,7 +305,8 @@ pub fn affinity_loss(
         LossForm::Psa => count as f64 + f64::from(PSA_EPSILON),
     };
     let [background, foreground, negative] = totals.map(|(sum, count)| sum / divisor(count));
-    let parts = AffinityLossParts { background, foreground, negative, counts: totals.map(|(_, count)| count) };
+    let parts =
+        AffinityLossParts { background, foreground, negative, counts: totals.map(|(_, count)| count) };
     // Weight of one pair of each kind in the loss.
     let overall = if form == LossForm::Psa { 0.25 } else { 1.0 };
     let loss = overall * (background + foreground + 2.0 * negative);
@@ -352,7 +357,13 @@ pub fn affinity_loss(
                         let slope = g * slope(kind, d);
                         let (a, b) = (&f[me * k..][..k], &f[other * k..][..k]);
                         for ((dx, a), b) in dx.iter_mut().zip(a).zip(b) {
-                            *dx += if a > b { slope } else if a < b { -slope } else { 0.0 };
+                            *dx += if a > b {
+                                slope
+                            } else if a < b {
+                                -slope
+                            } else {
+                                0.0
+                            };
                         }
                     }
                 }

@@ -8,7 +8,9 @@ fn pairs(reduction: Reduction, border: BorderRule) -> Pairs {
 /// (first pixel, second pixel, plane) of every pair, from the definition.
 fn all_pairs(h: usize, w: usize, border: BorderRule) -> Vec<(usize, usize, usize)> {
     let mut offsets: Vec<(i64, i64)> = (1..5).map(|dx| (0, dx)).collect();
-    offsets.extend((1..5).flat_map(|dy| (-4..5).map(move |dx| (dy, dx))).filter(|(dy, dx)| dx * dx + dy * dy < 25));
+    offsets.extend(
+        (1..5).flat_map(|dy| (-4..5).map(move |dx| (dy, dx))).filter(|(dy, dx)| dx * dx + dy * dy < 25),
+    );
     let (h, w) = (h as i64, w as i64);
     let mut found = Vec::new();
     for (plane, (dy, dx)) in offsets.into_iter().enumerate() {
@@ -36,7 +38,9 @@ fn the_stencil_has_34_offsets_in_order() {
     assert_eq!(stencil.offsets()[33], (4, 2));
     // 5² = 3² + 4² = 5² + 0²: ≤ adds (0,5), (5,0) and four with 3 and 4.
     assert_eq!(Stencil::new(5, true).unwrap().len(), 40);
-    assert!(Stencil::new(1, false).is_err() && Stencil::new(1, true).is_ok() && Stencil::new(65, true).is_err());
+    assert!(
+        Stencil::new(1, false).is_err() && Stencil::new(1, true).is_ok() && Stencil::new(65, true).is_err()
+    );
 }
 
 #[test]
@@ -58,7 +62,12 @@ fn affinities_match_the_definition() {
             for image in 0..n {
                 for (i, j, plane) in all_pairs(h, w, border) {
                     let expected = (-distance64(&f[image * h * w * k..], i, j, k, reduction)).exp();
-                    assert_close("affinity", &[actual.data()[(image * 34 + plane) * h * w + i]], &[expected], 1e-5);
+                    assert_close(
+                        "affinity",
+                        &[actual.data()[(image * 34 + plane) * h * w + i]],
+                        &[expected],
+                        1e-5,
+                    );
                     seen += 1;
                 }
             }
@@ -71,7 +80,14 @@ fn labels(count: usize) -> Vec<u8> {
     (0..count).map(|p| [0, 0, 1, 1, 2, IGNORE, 0][p * 5 % 7]).collect()
 }
 
-fn loss64(f: &[f64], shape: [usize; 4], labels: &[u8], reduction: Reduction, border: BorderRule, form: LossForm) -> f64 {
+fn loss64(
+    f: &[f64],
+    shape: [usize; 4],
+    labels: &[u8],
+    reduction: Reduction,
+    border: BorderRule,
+    form: LossForm,
+) -> f64 {
     let [n, h, w, k] = shape;
     let epsilon = if form == LossForm::Psa { 1e-5f32 as f64 } else { 0.0 };
     let mut parts = [(0f64, 0f64); 3];
@@ -91,13 +107,16 @@ fn loss64(f: &[f64], shape: [usize; 4], labels: &[u8], reduction: Reduction, bor
             parts[kind].1 += 1.0;
         }
     }
-    let mean = parts.map(|(sum, count)| if form == LossForm::Psa { sum / (count + epsilon) } else { sum / count.max(1.0) });
+    let mean = parts.map(
+        |(sum, count)| if form == LossForm::Psa { sum / (count + epsilon) } else { sum / count.max(1.0) },
+    );
     (mean[0] + mean[1] + 2.0 * mean[2]) * if form == LossForm::Psa { 0.25 } else { 1.0 }
 }
 
 #[test]
 fn the_loss_matches_the_definition_and_its_differences() {
-    for (shape, border) in [([1, 2, 3, 1], BorderRule::Full), ([2, 3, 5, 9], BorderRule::Full), ([1, 6, 10, 2], BorderRule::Psa)]
+    for (shape, border) in
+        [([1, 2, 3, 1], BorderRule::Full), ([2, 3, 5, 9], BorderRule::Full), ([1, 6, 10, 2], BorderRule::Psa)]
     {
         for reduction in [Reduction::Sum, Reduction::Mean] {
             for form in [LossForm::Paper, LossForm::Psa] {
@@ -119,7 +138,9 @@ fn nearly_equal_features_keep_their_digits() {
     // would get wrong in the third digit.
     let mut tape = Tape::new();
     let f = tape.leaf(Tensor::new(&[1, 1, 2, 1], vec![0.0, 1e-4]).unwrap());
-    let (loss, parts) = affinity_loss(&mut tape, &f, &[0, 1], &pairs(Reduction::Sum, BorderRule::Full), LossForm::Paper).unwrap();
+    let (loss, parts) =
+        affinity_loss(&mut tape, &f, &[0, 1], &pairs(Reduction::Sum, BorderRule::Full), LossForm::Paper)
+            .unwrap();
     assert_eq!(parts.counts, [0, 0, 1]);
     approx::assert_relative_eq!(loss.value().item().unwrap(), 2.0 * 9.2103904, max_relative = 1e-5);
 }
@@ -129,7 +150,8 @@ fn equal_features_of_different_classes_give_a_finite_loss() {
     for form in [LossForm::Paper, LossForm::Psa] {
         let mut tape = Tape::new();
         let f = tape.leaf(Tensor::zeros(&[1, 1, 2, 1]));
-        let (loss, _) = affinity_loss(&mut tape, &f, &[0, 1], &pairs(Reduction::Sum, BorderRule::Full), form).unwrap();
+        let (loss, _) =
+            affinity_loss(&mut tape, &f, &[0, 1], &pairs(Reduction::Sum, BorderRule::Full), form).unwrap();
         assert!(loss.value().is_finite());
         assert!(tape.backward(&loss, Tensor::scalar(1.0)).unwrap().take(&f).unwrap().is_finite());
     }
@@ -139,12 +161,16 @@ fn equal_features_of_different_classes_give_a_finite_loss() {
 fn nothing_labelled_is_zero_and_a_small_grid_an_error_under_psa() {
     let mut tape = Tape::new();
     let f = tape.leaf(random(&[1, 4, 9, 2], 1));
-    let run = |tape: &mut Tape, rule| affinity_loss(tape, &f, &[IGNORE; 36], &pairs(Reduction::Mean, rule), LossForm::Psa);
+    let run = |tape: &mut Tape, rule| {
+        affinity_loss(tape, &f, &[IGNORE; 36], &pairs(Reduction::Mean, rule), LossForm::Psa)
+    };
     let (loss, parts) = run(&mut tape, BorderRule::Full).unwrap();
     assert_eq!((loss.value().item().unwrap(), parts.counts), (0.0, [0; 3]));
     let error = run(&mut tape, BorderRule::Psa).unwrap_err();
     assert!(error.to_string().contains("no pairs"), "{error}");
-    assert!(affinity_loss(&mut tape, &f, &[0], &pairs(Reduction::Mean, BorderRule::Full), LossForm::Psa).is_err());
+    assert!(
+        affinity_loss(&mut tape, &f, &[0], &pairs(Reduction::Mean, BorderRule::Full), LossForm::Psa).is_err()
+    );
 }
 
 #[test]
@@ -153,8 +179,14 @@ fn threads_do_not_show() {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let mut tape = Tape::new();
             let f = tape.leaf(random(&[2, 13, 11, 5], 3));
-            let (loss, _) =
-                affinity_loss(&mut tape, &f, &labels(2 * 143), &pairs(Reduction::Sum, BorderRule::Full), LossForm::Paper).unwrap();
+            let (loss, _) = affinity_loss(
+                &mut tape,
+                &f,
+                &labels(2 * 143),
+                &pairs(Reduction::Sum, BorderRule::Full),
+                LossForm::Paper,
+            )
+            .unwrap();
             let value = loss.value().item().unwrap();
             (value, tape.backward(&loss, Tensor::scalar(1.0)).unwrap().take(&f).unwrap())
         })

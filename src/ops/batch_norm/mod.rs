@@ -71,7 +71,8 @@ pub fn batch_norm(
         Statistics::Learning => true,
     };
     if !given || !fits(scale.value()) || !fits(shift.value()) {
-        let message = format!("parameters must have {c} values each, as the input {:?} has channels", x.shape());
+        let message =
+            format!("parameters must have {c} values each, as the input {:?} has channels", x.shape());
         return Err(Error::shape("batch_norm", message));
     }
     let (mean, variance, seen) = match statistics {
@@ -83,8 +84,10 @@ pub fn batch_norm(
             }
             let (mean, variance) = moments(x.value().data(), c);
             let unbiased = variance.iter().map(|v| v * (pixels as f32 / (pixels - 1) as f32)).collect();
-            let seen =
-                BatchStatistics { mean: Tensor::new(&[c], mean.clone())?, variance: Tensor::new(&[c], unbiased)? };
+            let seen = BatchStatistics {
+                mean: Tensor::new(&[c], mean.clone())?,
+                variance: Tensor::new(&[c], unbiased)?,
+            };
             (mean, variance, Some(seen))
         }
     };
@@ -134,10 +137,8 @@ pub fn batch_norm(
                 Some(x) => {
                     let m = (dx.len() / c) as f32;
                     // dx = a·(g − mean(g) − x̂·mean(g·x̂)) = a·g + p·x + q
-                    let p: Vec<f32> =
-                        (0..c).map(|i| -a[i] * inverse[i] * (product[i] as f32 / m)).collect();
-                    let q: Vec<f32> =
-                        (0..c).map(|i| -a[i] * (sum[i] as f32 / m) - p[i] * mean[i]).collect();
+                    let p: Vec<f32> = (0..c).map(|i| -a[i] * inverse[i] * (product[i] as f32 / m)).collect();
+                    let q: Vec<f32> = (0..c).map(|i| -a[i] * (sum[i] as f32 / m) - p[i] * mean[i]).collect();
                     dx.par_chunks_mut(RANGE * c).zip(x.data().par_chunks(RANGE * c)).for_each(|(g, x)| {
                         for (g, x) in g.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
                             for i in 0..c {
@@ -295,7 +296,8 @@ mod tests {
         let one = Var::constant(Tensor::full(&[1], 1.0));
         let mut tape = Tape::inference();
         let (_, seen) =
-            batch_norm(&mut tape, &Var::constant(x), &one, &one, Statistics::Learning, Activation::Relu).unwrap();
+            batch_norm(&mut tape, &Var::constant(x), &one, &one, Statistics::Learning, Activation::Relu)
+                .unwrap();
         let seen = seen.unwrap();
         assert_eq!(seen.mean.data(), [1001.5]);
         approx::assert_relative_eq!(seen.variance.data()[0], 5.0 / 3.0, max_relative = 1e-5);
@@ -308,7 +310,8 @@ mod tests {
                 let mut tape = Tape::new();
                 let v = [random(&[3, 29, 31, 5], 1), random(&[5], 2), random(&[5], 3)].map(|t| tape.leaf(t));
                 let (y, _) =
-                    batch_norm(&mut tape, &v[0], &v[1], &v[2], Statistics::Learning, Activation::Relu).unwrap();
+                    batch_norm(&mut tape, &v[0], &v[1], &v[2], Statistics::Learning, Activation::Relu)
+                        .unwrap();
                 let mut g = tape.backward(&y, random(y.shape(), 4)).unwrap();
                 let mut all = vec![y.into_value()];
                 all.extend(v.iter().map(|v| g.take(v).unwrap()));

@@ -93,7 +93,9 @@ pub fn to_grid(maps: &Tensor, block: usize, rule: GridAverage) -> Result<Tensor>
                 let (y1, x1) = ((gy * block + block).min(h), (gx * block + block).min(w));
                 let mut sum = 0f32;
                 for y in gy * block..y1 {
-                    sum += maps.data()[(plane * h + y) * w + gx * block..][..x1 - gx * block].iter().sum::<f32>();
+                    sum += maps.data()[(plane * h + y) * w + gx * block..][..x1 - gx * block]
+                        .iter()
+                        .sum::<f32>();
                 }
                 let count = match rule {
                     GridAverage::Covered => (y1 - gy * block) * (x1 - gx * block),
@@ -136,11 +138,12 @@ pub fn confident_labels(strong: &LabelMap, weak: &LabelMap) -> Result<LabelMap> 
     if (strong.width, strong.height) != (weak.width, weak.height) {
         return Err(Error::shape("confident labels", "the two label maps differ in size"));
     }
-    let labels = strong.labels.iter().zip(&weak.labels).map(|(&object, &background)| match (object, background) {
-        (_, 0) => 0,
-        (0, _) => IGNORE,
-        (class, _) => class,
-    });
+    let labels =
+        strong.labels.iter().zip(&weak.labels).map(|(&object, &background)| match (object, background) {
+            (_, 0) => 0,
+            (0, _) => IGNORE,
+            (class, _) => class,
+        });
     LabelMap::new(strong.width, strong.height, labels.collect())
 }
 
@@ -205,6 +208,9 @@ mod tests {
         let map = LabelMap::new(3, 2, vec![1, 1, 2, 1, 0, 2]).unwrap();
         // The right block is half outside: two of four pixels are no majority.
         assert_eq!(labels_to_grid(&map, 2).labels, [1, IGNORE]);
-        assert_eq!(argmax(&Tensor::new(&[2, 1, 2], vec![1., 0., 1., 2.]).unwrap(), &[0, 7]).unwrap().labels, [0, 7]);
+        assert_eq!(
+            argmax(&Tensor::new(&[2, 1, 2], vec![1., 0., 1., 2.]).unwrap(), &[0, 7]).unwrap().labels,
+            [0, 7]
+        );
     }
 }

@@ -55,7 +55,13 @@ mod tests {
         check(
             &[random(&[2, 1, 3, 2], 1), random(&[2, 1, 3, 5], 2), random(&[2, 1, 3, 1], 3)],
             |tape, v| concat(tape, &[&v[0], &v[1], &v[2]]),
-            |v| (0..6).flat_map(|p| [&v[0][2 * p..2 * p + 2], &v[1][5 * p..5 * p + 5], &v[2][p..p + 1]].concat()).collect(),
+            |v| {
+                (0..6)
+                    .flat_map(|p| {
+                        [&v[0][2 * p..2 * p + 2], &v[1][5 * p..5 * p + 5], &v[2][p..p + 1]].concat()
+                    })
+                    .collect()
+            },
         );
         let mut tape = Tape::new();
         let a = Var::constant(Tensor::zeros(&[1, 2, 2, 1]));

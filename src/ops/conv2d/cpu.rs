@@ -294,7 +294,13 @@ fn product(
 }
 
 /// Forward pass: N×H'×W'×O.
-pub(super) fn forward(isa: Isa, g: &Geometry, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(
+    isa: Isa,
+    g: &Geometry,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
     let [n, oh, ow, o] = g.output;
     let mut out = vec![0f32; n * oh * ow * o];
     if out.is_empty() {
@@ -427,8 +433,12 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
 
     let padded = pad_input(g, input);
     let steps = window_steps(g, &padded);
-    let pixel_rows =
-        Rows { counts: [n, oh, ow], input_steps: steps, output_steps: [oh * ow * o, ow * o, o], output_start: 0 };
+    let pixel_rows = Rows {
+        counts: [n, oh, ow],
+        input_steps: steps,
+        output_steps: [oh * ow * o, ow * o, o],
+        output_start: 0,
+    };
     let starts: Vec<usize> = taps(g, &padded).step_by(if joined { kw } else { 1 }).collect();
     // The kernels trust these bounds.
     let last: usize = (0..3).map(|i| (pixel_rows.counts[i] - 1) * steps[i]).sum();
@@ -503,7 +513,11 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
                     while row + height <= rows {
                         let in_place = height != packed_height;
                         let tile = OuterTile {
-                            left: if in_place { left[row..].as_ptr() } else { packed[row * count..].as_ptr() },
+                            left: if in_place {
+                                left[row..].as_ptr()
+                            } else {
+                                packed[row * count..].as_ptr()
+                            },
                             left_bases: if in_place { left_bases } else { &packed_bases },
                             right: right.as_ptr(),
                             sums: sums[row * width..].as_mut_ptr(),
@@ -530,7 +544,9 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
                         out[first..first + valid].iter_mut().zip(row).for_each(|(a, b)| *a += b);
                     }
                 } else {
-                    let Some(&(first, width)) = layout.iter().rev().find(|(first, _)| *first <= o) else { continue };
+                    let Some(&(first, width)) = layout.iter().rev().find(|(first, _)| *first <= o) else {
+                        continue;
+                    };
                     for (value, out) in out.iter_mut().enumerate() {
                         *out += group[first * rows + value * width + o - first];
                     }

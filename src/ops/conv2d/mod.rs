@@ -96,10 +96,17 @@ fn geometry(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) 
     let Conv2dOptions { stride, padding, dilation } = options;
     let fail = |message: String| Err(Error::shape("conv2d", message));
     if stride == 0 || dilation == 0 || kh == 0 || kw == 0 {
-        return fail(format!("stride {stride}, dilation {dilation}, kernel {kh}×{kw}: each must be at least 1"));
+        return fail(format!(
+            "stride {stride}, dilation {dilation}, kernel {kh}×{kw}: each must be at least 1"
+        ));
     }
     if i != input[3] {
-        return fail(format!("input {:?} has {} channels, weight {:?} expects {i}", x.shape(), input[3], w.shape()));
+        return fail(format!(
+            "input {:?} has {} channels, weight {:?} expects {i}",
+            x.shape(),
+            input[3],
+            w.shape()
+        ));
     }
     if let Some(b) = b.filter(|b| b.shape() != [o]) {
         return fail(format!("bias {:?} for {o} output channels", b.shape()));

@@ -64,7 +64,11 @@ fn matches_the_definition_and_its_differences() {
             |tape, v| conv2d(tape, &v[0], &v[1], Some(&v[2]), options),
             |v| reference(&g, &v[0], &v[1], Some(&v[2])),
         );
-        check(&[x, w], |tape, v| conv2d(tape, &v[0], &v[1], None, options), |v| reference(&g, &v[0], &v[1], None));
+        check(
+            &[x, w],
+            |tape, v| conv2d(tape, &v[0], &v[1], None, options),
+            |v| reference(&g, &v[0], &v[1], None),
+        );
     }
 }
 

@@ -38,7 +38,9 @@ pub(super) struct Lattice {
 type Key = u128;
 
 fn pack(coordinates: impl Iterator<Item = i64>) -> Key {
-    coordinates.fold(0, |key, c| key << COORDINATE_BITS | ((c + COORDINATE_OFFSET) as Key & ((1 << COORDINATE_BITS) - 1)))
+    coordinates.fold(0, |key, c| {
+        key << COORDINATE_BITS | ((c + COORDINATE_OFFSET) as Key & ((1 << COORDINATE_BITS) - 1))
+    })
 }
 
 /// Open addressing with linear probing: keys to consecutive numbers.

@@ -101,9 +101,8 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     if let Some(found) = kept().iter().find(|p| p.key == key) {
         return (found.lattice.clone(), found.normalizer.clone());
     }
-    let points: Vec<[f64; 2]> = (0..height * width)
-        .map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma])
-        .collect();
+    let points: Vec<[f64; 2]> =
+        (0..height * width).map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma]).collect();
     let lattice = Arc::new(Lattice::new::<2, 3>(&points));
     let normalizer = Arc::new(lattice.normalizer(points.len()));
     let mut kept = kept();
@@ -148,7 +147,8 @@ impl DenseCrf {
         if bilateral.weight > 0.0 {
             let points: Vec<[f64; 5]> = (0..height * width)
                 .map(|p| {
-                    let [r, g, b] = image.pixel(p % width, p / width).map(|v| f64::from(v) / bilateral.sigma_rgb);
+                    let [r, g, b] =
+                        image.pixel(p % width, p / width).map(|v| f64::from(v) / bilateral.sigma_rgb);
                     let (x, y) = ((p % width) as f64, (p / width) as f64);
                     [x / bilateral.sigma_xy, y / bilateral.sigma_xy, r, g, b]
                 })
@@ -189,11 +189,17 @@ impl DenseCrf {
         Tensor::new(&[labels, h, w], planes)
     }
 
-    fn mean_field<const C: usize>(&self, labels: usize, log_p: impl Fn(usize, usize) -> f32 + Sync) -> Vec<[f32; C]> {
+    fn mean_field<const C: usize>(
+        &self,
+        labels: usize,
+        log_p: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> Vec<[f32; C]> {
         const CHUNK: usize = 2048;
         let n = self.height * self.width;
         let unary: Vec<[f32; C]> = (0..n)
-            .map(|pixel| std::array::from_fn(|c| if c < labels { log_p(c, pixel) } else { f32::NEG_INFINITY }))
+            .map(|pixel| {
+                std::array::from_fn(|c| if c < labels { log_p(c, pixel) } else { f32::NEG_INFINITY })
+            })
             .collect();
         let mut q = unary.clone();
         q.par_chunks_mut(CHUNK).for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
@@ -210,7 +216,9 @@ impl DenseCrf {
                     }
                 }
             }
-            energy.par_chunks_mut(CHUNK).for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
+            energy
+                .par_chunks_mut(CHUNK)
+                .for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
             q = energy;
         }
         q

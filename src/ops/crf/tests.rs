@@ -69,7 +69,8 @@ fn mean_field(
 /// The definition: every pixel with every other.
 fn exact(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
     Box::new(move |values| {
-        let kernel = |a: &[f64], b: &[f64]| (-0.5 * a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>()).exp();
+        let kernel =
+            |a: &[f64], b: &[f64]| (-0.5 * a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>()).exp();
         points.iter().map(|a| points.iter().zip(values).map(|(b, v)| kernel(a, b) * v).sum()).collect()
     })
 }
@@ -125,7 +126,8 @@ fn plain_lattice(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
         }
         for axis in 0..=d {
             let step = |key: &Vec<i64>, sign: i64| {
-                let moved = key.iter().enumerate().map(|(i, k)| k + sign * if i == axis { d as i64 } else { -1 });
+                let moved =
+                    key.iter().enumerate().map(|(i, k)| k + sign * if i == axis { d as i64 } else { -1 });
                 grid.get(&moved.collect::<Vec<_>>()).copied().unwrap_or(0.0)
             };
             grid = grid.iter().map(|(k, v)| (k.clone(), v + 0.5 * (step(k, 1) + step(k, -1)))).collect();
@@ -173,8 +175,10 @@ fn the_mean_field_matches_the_definition_over_the_same_filter() {
         let (image, scores) = (picture(h, w, 1), scores(labels, h, w));
         let options = CrfOptions { iterations: 3, ..CrfOptions::default() };
         let [first, second] = points(&image, &options);
-        let filters =
-            [(options.gaussian.weight, fast::<2, 3>(first)), (options.bilateral.weight, fast::<5, 6>(second))];
+        let filters = [
+            (options.gaussian.weight, fast::<2, 3>(first)),
+            (options.bilateral.weight, fast::<5, 6>(second)),
+        ];
         let expected = mean_field(&scores, &options, &filters);
         let actual = DenseCrf::new(&image, &options).unwrap().infer(&scores).unwrap();
         // Energies of up to w₁ + w₂ = 13 in f32, steepened by three iterations of a softmax.
@@ -207,9 +211,11 @@ fn the_normalised_filter_is_near_the_gaussian() {
 fn threads_do_not_show_and_nothing_is_done_without_kernels() {
     let (image, scores) = (picture(61, 67, 3), scores(3, 61, 67));
     let run = |threads: usize| {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-            DenseCrf::new(&image, &CrfOptions::default()).unwrap().infer(&scores).unwrap()
-        })
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap()
+            .install(|| DenseCrf::new(&image, &CrfOptions::default()).unwrap().infer(&scores).unwrap())
     };
     assert!(run(1) == run(2) && run(1) == run(3));
     let mut off = CrfOptions::default();

@@ -49,7 +49,8 @@ mod tests {
     fn whole_maps_are_dropped_or_scaled() {
         let mut mask = Vec::new();
         let mut draws = stream();
-        (0..2 * 5).for_each(|_| mask.push(if draws.chance(0.4) { 0.0 } else { 1.0 / (1.0 - f64::from(0.4f32)) }));
+        (0..2 * 5)
+            .for_each(|_| mask.push(if draws.chance(0.4) { 0.0 } else { 1.0 / (1.0 - f64::from(0.4f32)) }));
         assert!(mask.contains(&0.0) && mask.iter().any(|&m| m > 0.0));
         check(
             &[random(&[2, 3, 1, 5], 1)],

@@ -43,7 +43,8 @@ mod tests {
                 &[random(&[n, i], 1), random(&[o, i], 2), random(&[o], 3)],
                 |tape, v| linear(tape, &v[0], &v[1], Some(&v[2])),
                 |v| {
-                    let dot = |r: usize, c: usize| (0..i).map(|k| v[0][r * i + k] * v[1][c * i + k]).sum::<f64>();
+                    let dot =
+                        |r: usize, c: usize| (0..i).map(|k| v[0][r * i + k] * v[1][c * i + k]).sum::<f64>();
                     (0..n * o).map(|at| dot(at / o, at % o) + v[2][at % o]).collect()
                 },
             );

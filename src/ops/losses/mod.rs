@@ -37,10 +37,15 @@ pub fn multi_label_soft_margin(tape: &mut Tape, logits: &Var, targets: &Tensor) 
         slope.push(((sigmoid - t) / count as f64) as f32);
     }
     let shape = logits.shape().to_vec();
-    Ok(tape.record("multi_label_soft_margin", Tensor::scalar((sum / count as f64) as f32), &[logits], move |g| {
-        let g = g.item()?;
-        Ok(vec![Some(Tensor::new(&shape, slope.into_iter().map(|v| g * v).collect())?)])
-    }))
+    Ok(tape.record(
+        "multi_label_soft_margin",
+        Tensor::scalar((sum / count as f64) as f32),
+        &[logits],
+        move |g| {
+            let g = g.item()?;
+            Ok(vec![Some(Tensor::new(&shape, slope.into_iter().map(|v| g * v).collect())?)])
+        },
+    ))
 }
 
 /// Softmax over the last axis.

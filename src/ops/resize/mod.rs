@@ -74,7 +74,8 @@ pub fn bilinear_resize(tape: &mut Tape, x: &Var, height: usize, width: usize) ->
     Ok(tape.record("bilinear_resize", value, &[x], move |gradient| {
         let (rows, columns) = (taps(h, height), taps(w, width));
         let mut dx = vec![0f32; n * h * w * c];
-        let images = dx.par_chunks_exact_mut(h * w * c).zip(gradient.data().par_chunks_exact(height * width * c));
+        let images =
+            dx.par_chunks_exact_mut(h * w * c).zip(gradient.data().par_chunks_exact(height * width * c));
         images.for_each(|(dx, g)| {
             let mut row = vec![0f32; w * c];
             for (g, &(y0, y1, fy)) in g.chunks_exact(width * c).zip(&rows) {
@@ -103,7 +104,8 @@ mod tests {
     fn reference(x: &[f64], [n, h, w, c]: [usize; 4], height: usize, width: usize) -> Vec<f64> {
         let mut out = Vec::new();
         for at in 0..n * height * width * c {
-            let (ch, q, p, image) = (at % c, at / c % width, at / c / width % height, at / c / width / height);
+            let (ch, q, p, image) =
+                (at % c, at / c % width, at / c / width % height, at / c / width / height);
             let position = |p: usize, from: usize, to: usize| {
                 ((p as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0).min(from as f64 - 1.0)
             };
@@ -112,7 +114,8 @@ mod tests {
             for r in 0..h {
                 for s in 0..w {
                     // The hat function around each source pixel is the definition of linear interpolation.
-                    let weight = (1.0 - (y - r as f64).abs()).max(0.0) * (1.0 - (x0 - s as f64).abs()).max(0.0);
+                    let weight =
+                        (1.0 - (y - r as f64).abs()).max(0.0) * (1.0 - (x0 - s as f64).abs()).max(0.0);
                     sum += weight * x[((image * h + r) * w + s) * c + ch];
                 }
             }

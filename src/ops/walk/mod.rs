@@ -148,7 +148,8 @@ impl Transition {
                         }
                     }
                     for (offset, plane) in pairs.remainder() {
-                        let (plane, row) = (&plane[y * w..][..w], &now[target.wrapping_add_signed(*offset)..][..w]);
+                        let (plane, row) =
+                            (&plane[y * w..][..w], &now[target.wrapping_add_signed(*offset)..][..w]);
                         out.iter_mut().zip(plane.iter().zip(row)).for_each(|(o, (p, m))| *o += p * m);
                     }
                 }

@@ -40,9 +40,12 @@ fn square(t: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 #[test]
 fn matches_powers_of_the_dense_matrix() {
-    for (h, w, border) in
-        [(1, 1, BorderRule::Full), (1, 7, BorderRule::Full), (5, 3, BorderRule::Full), (9, 11, BorderRule::Psa)]
-    {
+    for (h, w, border) in [
+        (1, 1, BorderRule::Full),
+        (1, 7, BorderRule::Full),
+        (5, 3, BorderRule::Full),
+        (9, 11, BorderRule::Psa),
+    ] {
         let (a, stencil) = grid(h, w, border, 1);
         let maps = random(&[2, h, w], 2);
         let transition = Transition::new(&a, &stencil, 8.0).unwrap();
@@ -53,7 +56,11 @@ fn matches_powers_of_the_dense_matrix() {
             let expected: Vec<f64> = maps
                 .data()
                 .chunks(h * w)
-                .flat_map(|m| power.iter().map(move |row| row.iter().zip(m).map(|(t, &m)| t * f64::from(m)).sum::<f64>()))
+                .flat_map(|m| {
+                    power
+                        .iter()
+                        .map(move |row| row.iter().zip(m).map(|(t, &m)| t * f64::from(m)).sum::<f64>())
+                })
                 .collect();
             // A step rounds 69 products; means of means do not grow the error beyond the sum of steps.
             let tolerance = 1e-6 * f64::from(1 << doubling) + 1e-5;
