@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::dataset::{DatasetOptions, Sample, TagUse, images_per_class, scan};
 use super::fault::{Fault, fault_of};
+use super::files::{read_labels, read_rgb};
 use crate::Result;
-use crate::formats::codec::{read_labels, read_rgb};
 use crate::formats::image::IGNORE;
 
 /// How often a class occurs.

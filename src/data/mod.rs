@@ -9,6 +9,7 @@ mod check;
 mod classes;
 mod dataset;
 mod fault;
+mod files;
 mod ids;
 mod layout;
 mod list;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::files::{write_bytes, write_jpeg, write_labels};
 use super::*;
-use crate::formats::codec::{write_bytes, write_jpeg, write_labels};
 use crate::formats::image::{LabelMap, RgbImage};
 use crate::{Error, Position};
 

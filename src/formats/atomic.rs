@@ -1,131 +1,318 @@
-//! Writing a file so that it is complete or absent whatever happens, and holding a folder alone.
+//! Files that are complete or absent, whatever happens to the process or the power.
+//!
+//! A file is written beside its target under a temporary name, synced, renamed over the target, and the
+//! folder is synced (Pillai et al., *All File Systems Are Not Created Equal*, OSDI 2014: each of the four
+//! steps is needed). Temporary names begin with [`TEMPORARY_PREFIX`]; a killed process leaves them behind
+//! and the next one to hold the folder's lock sweeps them.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Names of temporary files begin so; [`sweep`] removes those that a killed process left.
-const PREFIX: &str = ".seedwalk-";
+/// How the names of temporary files and folders begin.
+pub const TEMPORARY_PREFIX: &str = ".seedwalk-";
 
-/// Writes beside the target, syncs, renames, syncs the folder. Makes the folder if need be.
+/// The file in an output folder that its writer holds locked.
+pub const LOCK_FILE: &str = ".seedwalk.lock";
+
+/// Writes a file so that it is complete or absent: beside the target, synced, renamed, folder synced.
+/// Missing folders are made. A file that was there before stays whole until the new one takes its place.
 ///
 /// # Errors
-/// Whatever the system says; the target is then what it was.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(PREFIX)
+/// What the closure or the operating system fails with; the target is then as it was.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let folder = folder_of(path);
+    create_folder(folder)?;
+    let fail = |e| Error::io("write", path, e);
+    let file = tempfile::Builder::new()
+        .prefix(TEMPORARY_PREFIX)
+        // Restricted by the umask, as any file that a program creates.
+        .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(|e| Error::io("write into", folder, e))?;
-    let mut buffer = BufWriter::new(file.as_file_mut());
-    write(&mut buffer).and_then(|()| buffer.flush()).map_err(|e| Error::io("write", path, e))?;
-    drop(buffer);
-    file.as_file().sync_all().map_err(|e| Error::io("sync", path, e))?;
-    // Temporary files are private; what is kept is as readable as any other file.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
+    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    write(&mut writer).map_err(fail)?;
+    let file = writer.into_inner().map_err(|e| fail(e.into_error()))?;
+    file.as_file().sync_all().map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    sync_folder(folder)
+}
+
+/// Makes a folder and those above it, durably.
+///
+/// # Errors
+/// What the operating system refuses.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
     }
-    file.persist(path).map_err(|e| Error::io("rename", path, e.error))?;
-    // Some file systems cannot sync a folder; the rename is then as durable as they make it.
-    let _ = File::open(folder).and_then(|f| f.sync_all());
-    Ok(())
-}
-
-/// Removes temporary files that a killed process left in a folder. Call while holding its lock.
-pub fn sweep(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
-        }
+    let above = folder_of(folder);
+    if above != folder {
+        create_folder(above)?;
     }
-    Ok(())
+    match std::fs::create_dir(folder) {
+        Ok(()) => sync_folder(above),
+        // Another thread made it meanwhile.
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(e) => Err(Error::io("create the folder", folder, e)),
+    }
 }
 
-/// Fails early where a folder cannot take `needed` bytes: a file of that size is reserved and removed.
-pub fn check_space(folder: &Path, needed: u64) -> Result<()> {
-    // Written, not only sized: most file systems give a sized file no room.
-    const PROBE: u64 = 1 << 20;
-    let probe = folder.join(format!("{PREFIX}probe"));
-    let attempt = || -> std::io::Result<()> {
-        let mut file = File::create(&probe)?;
-        file.write_all(&vec![1u8; needed.min(PROBE) as usize])?;
-        file.sync_all()
-    };
-    let outcome = attempt();
-    let _ = std::fs::remove_file(&probe);
-    outcome.map_err(|e| {
-        Error::io("write into", folder, e)
-            .remedy(format!("about {needed} bytes are needed there, and leave to write"))
-    })
+/// Makes the entries of a folder durable: what was renamed into it or removed from it.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    match File::open(folder).and_then(|f| f.sync_all()) {
+        Ok(()) => Ok(()),
+        // Some network file systems cannot sync a folder; their renames are synchronous.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        Err(e) => Err(Error::io("sync the folder", folder, e)),
+    }
 }
 
-/// Exclusive hold of a folder, until dropped.
+/// The folder that a path lies in; `.` for a bare name.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => path,
+    }
+}
+
+/// The sole right to write into a folder, held until dropped. The operating system takes it back when the
+/// process ends in whatever way, so a lock file that lies about means nothing by itself.
+#[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder, which must exist.
+    /// Takes the lock of a folder, which is made if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] with the holder's process id when another process has it.
+    /// [`ErrorKind::Locked`] with the holder's process number and command when another process (or
+    /// another part of this one) has it; a folder that cannot be written.
     pub fn acquire(folder: &Path) -> Result<Self> {
-        let path: PathBuf = folder.join(".lock");
+        create_folder(folder)?;
+        let path = folder.join(LOCK_FILE);
+        let fail = |e| Error::io("lock the folder through", &path, e);
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open().map_err(|e| Error::io("open", &path, e))?;
+        let mut file = open().map_err(fail)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let message = format!("another process works in this folder (process {})", holder.trim());
-                return Err(Error::new(ErrorKind::Locked, message)
-                    .in_file(folder)
-                    .remedy("wait for it to end, or choose another output folder"));
+            Err(TryLockError::WouldBlock) => return Err(held(folder, &mut file)),
+            Err(TryLockError::Error(e)) => {
+                return Err(fail(e).remedy("choose an output folder on a file system that can lock files"));
             }
-            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path, e)),
         }
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        let command: Vec<String> =
+            std::env::args_os().take(2).map(|a| crate::show_path(Path::new(&a))).collect();
+        let holder = format!("process {} ({})\n", std::process::id(), command.join(" "));
+        file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(fail)?;
+        Ok(Self { file })
     }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file would do; a failure here leaves nothing to be mended.
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
+    }
+}
+
+fn held(folder: &Path, file: &mut File) -> Error {
+    let mut holder = String::new();
+    let _ = file.take(512).read_to_string(&mut holder);
+    let holder = holder.trim();
+    let holder = if holder.is_empty() { "another process" } else { holder };
+    Error::new(ErrorKind::Locked, format!("{holder} is writing into this folder"))
+        .in_file(folder)
+        .remedy("wait for it to end, stop it, or choose another output folder")
+}
+
+/// Removes the temporary files and folders that a killed process left in `folder` and below it. Call it
+/// with the folder's lock held. Subfolders that have a lock file of their own are left to its holder, and
+/// links are not followed. Returns how many were removed.
+///
+/// # Errors
+/// A folder that cannot be listed, a file that cannot be removed.
+pub fn sweep(folder: &Path) -> Result<usize> {
+    let mut removed = 0;
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(folder) = pending.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::io("list", &folder, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io("list", &folder, e))?;
+            let path = entry.path();
+            let is_folder = entry.file_type().map_err(|e| Error::io("look at", &path, e))?.is_dir();
+            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) {
+                let gone =
+                    if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                gone.map_err(|e| Error::io("remove", &path, e))?;
+                removed += 1;
+            } else if is_folder && !path.join(LOCK_FILE).exists() {
+                pending.push(path);
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Makes sure that `needed` bytes can be written into `folder`, by writing them to a temporary file that
+/// is removed at once: that holds for quotas, reserved blocks and every file system alike. The bytes are
+/// not synced, so they mostly never reach the disk.
+///
+/// # Errors
+/// A folder that cannot be written; too little space, with needed and free bytes.
+pub fn check_space(folder: &Path, needed: u64) -> Result<()> {
+    create_folder(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY_PREFIX)
+        .tempfile_in(folder)
+        .map_err(|e| Error::io("write into", folder, e))?;
+    probe(file.as_file_mut(), needed).map_err(|(free, e)| {
+        let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if !full {
+            return Error::io("write into", folder, e);
+        }
+        let message = format!(
+            "{} are needed here, about {} are free",
+            show_bytes(needed.into()),
+            show_bytes(free.into())
+        );
+        Error::new(ErrorKind::Io, message)
+            .in_file(folder)
+            .remedy("free some space or choose another output folder")
+    })
+}
+
+/// Writes `needed` bytes; a failure comes with how many could be written.
+fn probe(file: &mut impl Write, needed: u64) -> std::result::Result<(), (u64, io::Error)> {
+    // Not zeros: a file system may keep those for nothing.
+    let block: Vec<u8> = (0..1u32 << 20).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    let mut written = 0u64;
+    while written < needed {
+        let want = block.len().min(usize::try_from(needed - written).unwrap_or(usize::MAX));
+        match file.write(&block[..want]) {
+            Ok(0) => return Err((written, io::ErrorKind::StorageFull.into())),
+            Ok(n) => written += n as u64,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err((written, e)),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes for people: `1.5 GiB`.
+pub(crate) fn show_bytes(bytes: u128) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", units[unit])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_failed_write_leaves_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sub/file");
-        write_atomically(&path, |f| f.write_all(b"old")).unwrap();
-        assert!(write_atomically(&path, |_| Err(std::io::Error::other("full"))).is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
     }
 
     #[test]
-    fn a_folder_below_a_file_and_a_held_one_are_refused() {
+    fn a_failed_write_leaves_the_old_file_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/file");
+        write_atomically(&path, |w| w.write_all(b"old")).unwrap();
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let e = write_atomically(&path, |w| w.write_all(&[0; 1 << 20]).and(Err(full()))).unwrap_err();
+        assert!(e.how_to_mend().unwrap().contains("space"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(path.parent().unwrap()), ["file"]);
+        write_atomically(&path, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_path_through_a_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
-        assert!(write_atomically(&dir.path().join("file/x"), |_| Ok(())).is_err());
-        assert!(check_space(&dir.path().join("file"), 10).is_err());
-        let lock = FolderLock::acquire(dir.path()).unwrap();
-        let error = FolderLock::acquire(dir.path()).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::Locked);
-        drop(lock);
+        let inside = dir.path().join("file/x");
+        assert_eq!(write_atomically(&inside, |_| Ok(())).unwrap_err().kind(), ErrorKind::Io);
+        assert!(check_space(&inside, 10).is_err());
+        assert!(FolderLock::acquire(&inside).is_err());
+    }
+
+    #[test]
+    fn the_second_writer_learns_who_holds_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FolderLock::acquire(dir.path()).unwrap();
+        let e = FolderLock::acquire(dir.path()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Locked);
+        assert!(e.message().contains(&format!("process {}", std::process::id())), "{e}");
+        drop(first);
         FolderLock::acquire(dir.path()).unwrap();
-        std::fs::write(dir.path().join(".seedwalk-abc"), "").unwrap();
-        sweep(dir.path()).unwrap();
-        assert!(!dir.path().join(".seedwalk-abc").exists());
+    }
+
+    #[test]
+    fn only_temporary_files_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = FolderLock::acquire(dir.path()).unwrap();
+        for name in [
+            "keep",
+            ".seedwalk-1",
+            "sub/.seedwalk-2",
+            "sub/keep",
+            "other/.seedwalk-3",
+            "other/.seedwalk.lock",
+        ] {
+            create_folder(folder_of(&dir.path().join(name))).unwrap();
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::create_dir_all(dir.path().join(".seedwalk-folder/inner")).unwrap();
+        assert_eq!(sweep(dir.path()).unwrap(), 3);
+        assert_eq!(names(dir.path()), [".seedwalk.lock", "keep", "other", "sub"]);
+        assert_eq!(names(&dir.path().join("sub")), ["keep"]);
+        assert_eq!(names(&dir.path().join("other")), [".seedwalk-3", ".seedwalk.lock"]);
+        assert_eq!(sweep(&dir.path().join("absent")).unwrap(), 0);
+    }
+
+    #[test]
+    fn space_is_probed_to_the_byte() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let n = bytes.len().min(self.0);
+                self.0 -= n;
+                if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert_eq!(probe(&mut Full(3_000_000), 3_000_001).unwrap_err().0, 3_000_000);
+        probe(&mut Full(3_000_000), 3_000_000).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        check_space(dir.path(), 2_500_000).unwrap();
+        assert!(names(dir.path()).is_empty());
+        assert_eq!(show_bytes(1536), "1.5 KiB");
     }
 }

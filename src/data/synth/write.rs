@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{CLASSES, Scene, SynthOptions, render};
 use crate::Result;
-use crate::formats::codec::{write_bytes, write_jpeg, write_labels};
+use crate::data::files::{write_bytes, write_jpeg, write_labels};
 
 /// JPEG quality of the pictures: artefacts as on photographs, edges intact.
 const QUALITY: u8 = 92;

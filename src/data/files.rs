@@ -1,29 +1,26 @@
-//! Photographs and label maps to and from JPEG and PNG, each file complete or absent.
+//! Writing the generated data set's files: each complete or absent.
 
+use std::io::Write;
 use std::path::Path;
 
 use crate::formats::image::{LabelMap, RgbImage};
 use crate::{Error, Result};
 
-/// Writes bytes so that the file is complete or absent; makes the folder if need be.
-pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    super::atomic::write_atomically(path, |file| file.write_all(bytes))
-}
-
-/// An 8-bit RGB PNG in memory.
-pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
-    let fail = |e: png::EncodingError| Error::invalid(format!("cannot encode a PNG: {e}"));
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().map_err(fail)?;
-    writer.write_image_data(&image.pixels).map_err(fail)?;
-    writer.finish().map_err(fail)?;
-    Ok(bytes)
+/// Writes bytes beside the target, syncs and renames; makes the folder if need be.
+pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".seedwalk-")
+        .tempfile_in(folder)
+        .map_err(|e| Error::io("write into", folder, e))?;
+    file.write_all(bytes).map_err(|e| Error::io("write", path, e))?;
+    file.persist(path).map_err(|e| Error::io("write", path, e.error))?;
+    Ok(())
 }
 
 /// A baseline JPEG of `quality` 1–100.
-pub(crate) fn write_jpeg(path: &Path, image: &RgbImage, quality: u8) -> Result<()> {
+pub(super) fn write_jpeg(path: &Path, image: &RgbImage, quality: u8) -> Result<()> {
     let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
         return Err(Error::shape("JPEG", format!("{}×{} is too large", image.width, image.height)));
     };
@@ -35,7 +32,7 @@ pub(crate) fn write_jpeg(path: &Path, image: &RgbImage, quality: u8) -> Result<(
 }
 
 /// An 8-bit palette PNG in VOC's colours.
-pub(crate) fn write_labels(path: &Path, map: &LabelMap) -> Result<()> {
+pub(super) fn write_labels(path: &Path, map: &LabelMap) -> Result<()> {
     let fail = |e: png::EncodingError| Error::malformed(path, format!("cannot encode: {e}"));
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, map.width as u32, map.height as u32);
@@ -48,13 +45,12 @@ pub(crate) fn write_labels(path: &Path, map: &LabelMap) -> Result<()> {
 }
 
 /// VOC's colour map: bit k of each channel comes from bit 3j + channel of the index, high bits first.
-pub(crate) fn voc_colour(index: u8) -> [u8; 3] {
-    let i = usize::from(index);
-    std::array::from_fn(|c| (0..3).map(|j| ((i >> (3 * j + c)) as u8 & 1) << (7 - j)).sum::<u8>())
-}
-
 fn voc_palette() -> Vec<u8> {
-    (0..=255u8).flat_map(voc_colour).collect()
+    (0..256usize)
+        .flat_map(|i| {
+            (0..3).map(move |c| (0..3).map(|j| ((i >> (3 * j + c)) as u8 & 1) << (7 - j)).sum::<u8>())
+        })
+        .collect()
 }
 
 /// Photographs and masks beyond this many pixels are refused before memory is taken for them.
@@ -68,7 +64,7 @@ fn check_size(path: &Path, width: usize, height: usize) -> Result<()> {
 }
 
 /// A JPEG or PNG as 8-bit RGB, as stored: orientation tags are not applied, alpha is dropped.
-pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage> {
+pub(super) fn read_rgb(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     if bytes.starts_with(b"\x89PNG") {
         let (width, height, channels, samples) = decode_png(path, &bytes, true)?;
@@ -93,7 +89,7 @@ pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage> {
 }
 
 /// The palette indices (or grey values) of an 8-bit PNG.
-pub(crate) fn read_labels(path: &Path) -> Result<LabelMap> {
+pub(super) fn read_labels(path: &Path) -> Result<LabelMap> {
     let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let (width, height, channels, labels) = decode_png(path, &bytes, false)?;
     if channels != 1 {
