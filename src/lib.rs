@@ -5,6 +5,7 @@
 //! The modules stack: [`tensor`] and [`tape`] at the bottom, [`ops`] on them, [`nn`] on those, then
 //! [`data`] and [`formats`], then [`pipeline`], one file a stage, and on top the command.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;

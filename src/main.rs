@@ -1,3 +1,5 @@
 //! The command `seedwalk`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    seedwalk::cli::main().into()
+}

@@ -5,14 +5,23 @@
 //! absent ([`atomic`]). `docs/formats.md` describes the formats byte by byte.
 
 pub mod atomic;
+pub mod checkpoint;
+mod elements;
 mod exif;
 pub mod image;
 pub mod label_png;
+pub mod safetensors;
 
 use std::io::Read;
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// Metadata key that says how 4-D weights lie in a safetensors file of ours.
+pub(crate) const LAYOUT: &str = "layout";
+
+/// Its value: O×KH×KW×I. Files without it have O×I×KH×KW, as everybody else's.
+pub(crate) const CHANNELS_LAST: &str = "channels_last";
 
 /// Reads a regular file whole. A pipe or device, which might never end, is refused.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {

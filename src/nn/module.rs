@@ -76,7 +76,8 @@ impl Parameters {
     /// Freezes what fine-tuning keeps: every batch normalisation, conv1a and the b2 units (spec §1).
     pub fn freeze_for_fine_tuning(&mut self) {
         for p in &mut self.list {
-            let early = p.name.starts_with("conv1a.") || p.name.starts_with("b2.") || p.name.starts_with("b2_");
+            let early =
+                p.name.starts_with("conv1a.") || p.name.starts_with("b2.") || p.name.starts_with("b2_");
             p.frozen |= early || p.role == Role::Norm;
         }
     }
@@ -175,7 +176,15 @@ impl<'a> Forward<'a> {
     /// Starts a pass.
     pub fn new(parameters: &'a Parameters, mode: Mode) -> Self {
         let tape = if mode == Mode::Inference { Tape::inference() } else { Tape::new() };
-        Self { tape, parameters, mode, leaves: HashMap::new(), statistics: Vec::new(), dropouts: 0, watched: None }
+        Self {
+            tape,
+            parameters,
+            mode,
+            leaves: HashMap::new(),
+            statistics: Vec::new(),
+            dropouts: 0,
+            watched: None,
+        }
     }
 
     /// From here on, notes the first layer whose output is not finite (costs a pass over each output).
@@ -218,8 +227,7 @@ impl<'a> Forward<'a> {
         let weight = self.parameter(&format!("{name}.weight"))?;
         let bias = format!("{name}.bias");
         let bias = self.parameters.index.contains_key(&bias).then(|| self.parameter(&bias)).transpose()?;
-        let y =
-            conv2d(&mut self.tape, x, &weight, bias.as_ref(), options).map_err(|e| e.context(name))?;
+        let y = conv2d(&mut self.tape, x, &weight, bias.as_ref(), options).map_err(|e| e.context(name))?;
         self.look_at(name, &y);
         Ok(y)
     }

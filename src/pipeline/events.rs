@@ -99,7 +99,14 @@ mod tests {
     fn lines_after_the_checkpoint_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
-        let event = |step| Event { step, epoch: 0, loss: 0.5, parts: vec![("part", 0.25)], rate: 0.1, images_per_second: 1.0 };
+        let event = |step| Event {
+            step,
+            epoch: 0,
+            loss: 0.5,
+            parts: vec![("part", 0.25)],
+            rate: 0.1,
+            images_per_second: 1.0,
+        };
         let mut events = Events::open(&path, 0).unwrap();
         (1..=5).for_each(|step| events.write(&event(step)).unwrap());
         events.file.write_all(b"{\"step\":6,\"lo").unwrap();

@@ -11,8 +11,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::formats::cams;
-use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb};
-use crate::formats::label_png;
+use crate::formats::codec::{read_rgb, write_labels};
+use crate::formats::image::{LabelMap, RgbImage};
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::class_maps;
 use crate::ops::crf::DenseCrf;
@@ -21,7 +21,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::{Outcome, StageCount, for_each_image};
-use super::inputs::class_maps_at;
+use super::make_cams::read_class_maps;
 
 /// The two posteriors of an image and what follows from them.
 pub struct AffinityLabels {
@@ -44,7 +44,7 @@ pub fn affinity_labels_of(
     config: &Config,
 ) -> Result<AffinityLabels> {
     let settings = &config.affinity_labels;
-    let crf = DenseCrf::new(image, &settings.crf.options())?;
+    let crf = DenseCrf::new(image, &settings.crf)?;
     let posterior = |alpha: f32| crf.infer(&class_maps::with_background(maps, alpha)?);
     let (strong, weak) = (posterior(settings.alpha_strong)?, posterior(settings.alpha_weak)?);
     let labels: Vec<u8> = std::iter::once(0).chain(names.iter().copied()).collect();
@@ -68,7 +68,6 @@ pub fn make_affinity_labels(
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
-    label_png::write_class_list(output, data.classes.names())?;
     for_each_image(data, true, "make-affinity-labels", progress, |sample| {
         let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
         let target = output.join(format!("{}.png", sample.id));
@@ -76,15 +75,15 @@ pub fn make_affinity_labels(
         if target.exists() && (!scores || score_target.exists()) {
             return Ok(Outcome::Kept);
         }
-        let image = read_rgb(&sample.image, Exif::Ignore)?;
-        let (maps, names) = class_maps_at(&path, &data.classes, image.height, image.width)?;
+        let image = read_rgb(&sample.image)?;
+        let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
         let made = affinity_labels_of(&image, &maps, &names, config)?;
         if scores {
             let names = names.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
             let tensors = [("strong", &made.strong), ("weak", &made.weak)];
             write_tensors(&score_target, &tensors, Dtype::F16, &[("labels", &names)])?;
         }
-        label_png::write_labels(&target, &made.labels)?;
+        write_labels(&target, &made.labels)?;
         Ok(Outcome::Written)
     })
     .and_then(|count| match count.written + count.kept {

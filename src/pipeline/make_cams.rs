@@ -8,12 +8,13 @@ use std::path::Path;
 
 use crate::config::{CamConfig, Config, Preset};
 use crate::data::augment::{mirror, normalize, resize_cubic};
-use crate::data::Dataset;
+use crate::data::{Classes, Dataset};
 use crate::formats::cams::{self, ClassMaps};
-use crate::formats::image::{Exif, RgbImage, read_rgb};
+use crate::formats::codec::read_rgb;
+use crate::formats::image::RgbImage;
+use crate::nn::CamNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
-use crate::nn::CamNet;
 use crate::ops::class_maps;
 use crate::ops::resize::bilinear_resize_plane;
 use crate::progress::Progress;
@@ -21,15 +22,6 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::{Outcome, StageCount, for_each_image};
-
-/// How the maps are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CamFormat {
-    /// f16 at stride 8 in safetensors.
-    Safetensors,
-    /// f32 at image size in psa's pickled `.npy` dict.
-    Npy,
-}
 
 /// round(size · scale), half to even as Python and NumPy round, at least 1.
 pub fn scaled(size: usize, scale: f64) -> usize {
@@ -91,7 +83,6 @@ pub fn make_cams(
     parameters: &Parameters,
     data: &Dataset,
     config: &Config,
-    format: CamFormat,
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
@@ -102,14 +93,14 @@ pub fn make_cams(
             return Ok(Outcome::Kept);
         }
         let present: Vec<usize> = tags.iter().map(|t| t - 1).collect();
-        let image = read_rgb(&sample.image, Exif::Ignore)?;
+        let image = read_rgb(&sample.image)?;
         let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)?;
-        write_cams(output, &sample.id, &image, &maps, &present, &class_names, format)?;
+        write_cams(output, &sample.id, &image, &maps, &present, &class_names)?;
         Ok(Outcome::Written)
     })
 }
 
-/// Writes one image's maps, L×H×W at image size, in either format.
+/// Writes one image's maps, L×H×W at image size, at stride 8.
 pub fn write_cams(
     output: &Path,
     id: &str,
@@ -117,16 +108,34 @@ pub fn write_cams(
     maps: &Tensor,
     present: &[usize],
     class_names: &[String],
-    format: CamFormat,
 ) -> Result<()> {
     let (h, w) = (image.height, image.width);
     let names = present.iter().map(|&c| class_names[c].clone()).collect();
-    let mut maps = ClassMaps { classes: names, maps: maps.clone(), image_size: (h, w) };
-    match format {
-        CamFormat::Npy => cams::write_npy(&output.join(format!("{id}.npy")), &maps, present),
-        CamFormat::Safetensors => {
-            maps.maps = class_maps::resize(&maps.maps, h.div_ceil(STRIDE), w.div_ceil(STRIDE))?;
-            cams::write_safetensors(&output.join(format!("{id}.safetensors")), &maps)
-        }
+    let grid = class_maps::resize(maps, h.div_ceil(STRIDE), w.div_ceil(STRIDE))?;
+    let maps = ClassMaps { classes: names, maps: grid, image_size: (h, w) };
+    cams::write_safetensors(&output.join(format!("{id}.safetensors")), &maps)
+}
+
+/// The maps of an image from its file, at h×w and with maximum 1 each again, and the label of each.
+///
+/// # Errors
+/// A file that is none, or of an image of another size; a class that the data set does not have.
+pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Result<(Tensor, Vec<u8>)> {
+    let stored = cams::read(path)?;
+    if stored.image_size != (h, w) {
+        let (sh, sw) = stored.image_size;
+        return Err(
+            Error::invalid(format!("maps of a {sh}×{sw} image, the photograph is {h}×{w}")).in_file(path)
+        );
     }
+    let label = |name: &String| {
+        let index = classes.index_of(name).and_then(|i| u8::try_from(i).ok());
+        index.ok_or_else(|| {
+            Error::invalid(format!("class `{name}` is not one of the data set's")).in_file(path)
+        })
+    };
+    let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;
+    let mut maps = class_maps::resize(&stored.maps, h, w)?;
+    class_maps::normalize(&mut maps, 0.0)?;
+    Ok((maps, labels))
 }

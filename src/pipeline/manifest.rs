@@ -80,7 +80,9 @@ impl Manifest {
             Err(e) => return Err(Error::io("read", &path, e)),
         };
         let mut manifest: Self = serde_json::from_str(&text).map_err(|e| {
-            Error::malformed(&path, e.to_string()).at_line(e.line()).remedy("remove the file to run every stage again")
+            Error::malformed(&path, e.to_string())
+                .at_line(e.line())
+                .remedy("remove the file to run every stage again")
         })?;
         if manifest.schema_version != 1 {
             let message = format!("schema version {} is not known", manifest.schema_version);

@@ -1,1 +1,14 @@
-//! The stages.
+//! The stages: data in, data out, no arithmetic of their own.
+
+pub mod events;
+pub mod images;
+pub mod make_affinity_labels;
+pub mod make_cams;
+pub mod make_pseudo_labels;
+pub mod manifest;
+pub mod networks;
+pub mod run;
+pub mod score;
+pub mod segment;
+pub mod stages;
+pub mod training;

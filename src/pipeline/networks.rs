@@ -90,7 +90,8 @@ fn read(path: &Path, kind: &str, config: &Config) -> Result<Source> {
     }
     let saved = checkpoint::load(path)?;
     if saved.kind != kind {
-        let message = format!("this is a checkpoint of the {} network, the {kind} network's is wanted", saved.kind);
+        let message =
+            format!("this is a checkpoint of the {} network, the {kind} network's is wanted", saved.kind);
         return Err(Error::invalid(message).in_file(path));
     }
     let stored = &saved.configuration["network"];
@@ -102,7 +103,8 @@ fn read(path: &Path, kind: &str, config: &Config) -> Result<Source> {
     config.backbone.width = serde_json::from_value(field("width")).map_err(malformed)?;
     match kind {
         "affinity" => {
-            config.affinity.feature_widths = serde_json::from_value(field("feature_widths")).map_err(malformed)?;
+            config.affinity.feature_widths =
+                serde_json::from_value(field("feature_widths")).map_err(malformed)?;
             config.affinity.reduction = serde_json::from_value(field("reduction")).map_err(malformed)?;
             config.affinity.border = serde_json::from_value(field("border")).map_err(malformed)?;
             config.affinity.radius = serde_json::from_value(field("radius")).map_err(malformed)?;

@@ -197,7 +197,12 @@ fn prefetch<S: Send + 'static>(
 
 type Pass = (f64, Vec<(&'static str, f64)>, Learned);
 
-fn forward_backward<S>(job: &Training<'_, S>, parameters: &Parameters, batch: &[S], step: u64) -> Result<Pass> {
+fn forward_backward<S>(
+    job: &Training<'_, S>,
+    parameters: &Parameters,
+    batch: &[S],
+    step: u64,
+) -> Result<Pass> {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
     let (loss, parts) = (job.loss)(&mut forward, batch)?;

@@ -1,0 +1,388 @@
+//! The whole pipeline over one output folder: stages already complete are skipped, a broken-off one goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::data::{Dataset, DatasetOptions, TagUse};
+use crate::eval::ConfusionMatrix;
+use crate::formats::atomic::{FolderLock, sweep, write_atomically};
+use crate::formats::checkpoint;
+use crate::progress::{Progress, check_interrupted};
+use crate::{Error, Result};
+
+use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of};
+use super::networks::{load_affinity, load_cam, load_segmentation};
+use super::score::{score_cams, score_labels};
+use super::stages::{TrainStage, train_affinity, train_cam, train_segmentation};
+use super::{make_affinity_labels, make_cams, make_pseudo_labels, score, segment};
+
+/// One row of the table at the end: a stage, its seconds, its mean IoU on both lists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Name of the stage.
+    pub stage: &'static str,
+    /// Seconds it took, over all attempts.
+    pub seconds: f64,
+    /// Mean IoU on the training list, where there are masks.
+    pub train: Option<f64>,
+    /// Mean IoU on the validation list.
+    pub val: Option<f64>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct RunSummary {
+    /// A row a stage.
+    pub rows: Vec<Row>,
+    /// The contents of `metrics.json`.
+    pub metrics: Value,
+}
+
+/// A stage as the manifest sees it.
+struct Stage<'a> {
+    name: &'static str,
+    /// What it reads, as hashes.
+    inputs: Vec<String>,
+    settings: Value,
+    /// Folders that it alone writes.
+    writes: Vec<PathBuf>,
+    /// A training: its outputs are its weights, for the rest of its folder holds times.
+    training: bool,
+    work: Box<dyn FnOnce() -> Result<Value> + 'a>,
+}
+
+impl Stage<'_> {
+    fn key(&self) -> String {
+        let settings = self.settings.to_string();
+        let mut parts = vec![self.name, &settings];
+        parts.extend(self.inputs.iter().map(String::as_str));
+        key_of(&parts)
+    }
+
+    fn outputs(&self) -> Result<String> {
+        outputs_of(&self.writes, self.training)
+    }
+}
+
+fn outputs_of(writes: &[PathBuf], training: bool) -> Result<String> {
+    let hashes: Vec<String> = writes
+        .iter()
+        .map(|folder| if training { checkpoint::weights_hash(folder) } else { hash_folder(folder) })
+        .collect::<Result<_>>()?;
+    Ok(key_of(&hashes.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    progress: &'a Progress,
+    manifest: Manifest,
+    /// (stage, plan) in order, for `--dry-run`.
+    plans: Vec<(&'static str, String)>,
+    dry: bool,
+    /// In a dry run: a stage before will change its outputs.
+    stale: bool,
+}
+
+impl Run<'_> {
+    /// Does a stage if it is due; returns the hash of its outputs, seconds and report.
+    fn stage(&mut self, stage: Stage<'_>) -> Result<(String, f64, Value)> {
+        check_interrupted()?;
+        let (key, name) = (stage.key(), stage.name);
+        let plan = self.manifest.plan(name, &key, || stage.outputs())?;
+        if self.dry {
+            let text =
+                if self.stale { "run again: a stage before it will run".into() } else { plan.to_string() };
+            self.stale |= plan != Plan::Skip;
+            self.plans.push((name, text));
+            return Ok((String::new(), 0.0, Value::Null));
+        }
+        if plan != Plan::Skip {
+            log::info!("{name}: {plan}");
+            if let Plan::Redo(_) | Plan::Begin = plan {
+                for folder in stage.writes.iter().filter(|f| f.exists()) {
+                    std::fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))?;
+                }
+            }
+            self.manifest.begin(name, &key)?;
+            let (writes, training) = (stage.writes.clone(), stage.training);
+            let started = Instant::now();
+            let outcome = (stage.work)();
+            let seconds = started.elapsed().as_secs_f64();
+            match outcome {
+                Ok(report) => {
+                    self.manifest.end(name, Some(outputs_of(&writes, training)?), seconds, report)?
+                }
+                Err(error) => {
+                    self.manifest.end(name, None, seconds, Value::Null)?;
+                    return Err(error);
+                }
+            }
+        }
+        let entry = self.manifest.get(name).ok_or_else(|| Error::invalid("the manifest lost a stage"))?;
+        Ok((entry.outputs.clone().unwrap_or_default(), entry.seconds, entry.report.clone()))
+    }
+}
+
+/// Opens both lists of a configuration's data set.
+fn open(config: &Config) -> Result<[Dataset; 2]> {
+    let list = |name: &str| {
+        let options =
+            DatasetOptions { split: Some(name.to_string()), tag_use: TagUse::Needed, ..Default::default() };
+        Dataset::open(&config.data.root, &options)
+    };
+    Ok([list(&config.data.train)?, list(&config.data.val)?])
+}
+
+/// Hash of a list: ids, tags, class names, the photographs' contents.
+fn hash_of(data: &Dataset) -> Result<String> {
+    let files: Vec<PathBuf> = data.samples.iter().map(|s| s.image.clone()).collect();
+    let tags: Vec<String> = data.samples.iter().map(|s| format!("{} {:?}", s.id, s.tags)).collect();
+    Ok(key_of(&[&hash_files(&files, &data.root)?, &tags.join("\n"), &data.classes.names().join("\n")]))
+}
+
+/// Says for each stage whether it would run, and why.
+///
+/// # Errors
+/// A data set or manifest that cannot be read.
+pub fn dry_run(config: &Config, progress: &Progress) -> Result<Vec<(&'static str, String)>> {
+    Ok(pipeline(config, progress, true)?.1)
+}
+
+/// Runs all stages and writes `metrics.json`.
+///
+/// # Errors
+/// Whatever a stage fails with; the stages before it are complete and kept.
+pub fn run(config: &Config, progress: &Progress) -> Result<RunSummary> {
+    pipeline(config, progress, false)?.0.ok_or_else(|| Error::invalid("a dry run has no summary"))
+}
+
+type Plans = Vec<(&'static str, String)>;
+
+fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<RunSummary>, Plans)> {
+    let folder = config.output.folder.clone();
+    let [train, val] = open(config)?;
+    let lock = if dry {
+        None
+    } else {
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+        let lock = FolderLock::acquire(&folder)?;
+        sweep(&folder)?;
+        Some(lock)
+    };
+    let manifest = Manifest::open(&folder)?;
+    let mut run = Run { config, progress, manifest, plans: Vec::new(), dry, stale: false };
+    let summary = run.all(&folder, &train, &val)?;
+    drop(lock);
+    Ok((summary, run.plans))
+}
+
+impl Run<'_> {
+    fn all(&mut self, folder: &Path, train: &Dataset, val: &Dataset) -> Result<Option<RunSummary>> {
+        let (config, progress) = (self.config, self.progress);
+        let at = |name: &str| folder.join(name);
+        let (train_hash, val_hash) = (hash_of(train)?, hash_of(val)?);
+        let network = json!([config.preset, config.backbone, config.seed]);
+        let training = |name: &str| (at(name), name.to_string());
+        let stage_of = |data, output| TrainStage { data, config, output, progress };
+
+        let (cam, _) = training("cam");
+        let (cam_hash, cam_seconds, cam_report) = self.stage(Stage {
+            name: "train-cam",
+            inputs: vec![train_hash.clone()],
+            settings: json!([network, config.cam.training]),
+            writes: vec![cam.clone()],
+            training: true,
+            work: Box::new(|| {
+                train_cam(&stage_of(train, &cam)).map(|s| json!({"steps": s.steps, "last_loss": s.last_loss}))
+            }),
+        })?;
+        let cams = at("cams");
+        let (cams_hash, cams_seconds, _) = self.stage(Stage {
+            name: "make-cams",
+            inputs: vec![cam_hash, train_hash.clone(), val_hash.clone()],
+            settings: json!([config.cam.scales, config.cam.flip]),
+            writes: vec![cams.clone()],
+            training: false,
+            work: Box::new(|| {
+                let loaded = load_cam(&cam, config)?;
+                for data in [train, val] {
+                    make_cams::make_cams(
+                        &loaded.network,
+                        &loaded.parameters,
+                        data,
+                        &loaded.config,
+                        &cams,
+                        progress,
+                    )?;
+                }
+                Ok(Value::Null)
+            }),
+        })?;
+        let affinity_labels = at("affinity-labels");
+        let (labels_hash, labels_seconds, _) = self.stage(Stage {
+            name: "make-affinity-labels",
+            inputs: vec![cams_hash.clone(), train_hash.clone()],
+            settings: json!(config.affinity_labels),
+            writes: vec![affinity_labels.clone()],
+            training: false,
+            work: Box::new(|| {
+                make_affinity_labels::make_affinity_labels(
+                    train,
+                    &cams,
+                    config,
+                    false,
+                    &affinity_labels,
+                    progress,
+                )?;
+                Ok(Value::Null)
+            }),
+        })?;
+        let affinity = at("affinity");
+        let (affinity_hash, affinity_seconds, affinity_report) = self.stage(Stage {
+            name: "train-affinity",
+            inputs: vec![labels_hash, train_hash.clone()],
+            settings: json!([network, config.affinity]),
+            writes: vec![affinity.clone()],
+            training: true,
+            work: Box::new(|| {
+                let summary = train_affinity(&stage_of(train, &affinity), &affinity_labels)?;
+                Ok(json!({"steps": summary.steps, "last_loss": summary.last_loss}))
+            }),
+        })?;
+        let (pseudo, revised) = (at("pseudo-labels"), at("revised-labels"));
+        let (pseudo_hash, pseudo_seconds, _) = self.stage(Stage {
+            name: "make-pseudo-labels",
+            inputs: vec![affinity_hash, cams_hash, train_hash.clone(), val_hash.clone()],
+            settings: json!([config.walk, config.crf, config.affinity.radius]),
+            writes: vec![pseudo.clone(), revised.clone()],
+            training: false,
+            work: Box::new(|| {
+                let loaded = load_affinity(&affinity, config)?;
+                for data in [train, val] {
+                    let (n, p) = (&loaded.network, &loaded.parameters);
+                    let revised = Some(revised.as_path());
+                    make_pseudo_labels::make_pseudo_labels(
+                        n,
+                        p,
+                        data,
+                        &cams,
+                        &loaded.config,
+                        &pseudo,
+                        revised,
+                        progress,
+                    )?;
+                }
+                Ok(Value::Null)
+            }),
+        })?;
+        let segmentation = at("segmentation");
+        let (network_hash, segmentation_seconds, segmentation_report) = self.stage(Stage {
+            name: "train-segmentation",
+            inputs: vec![pseudo_hash, train_hash.clone()],
+            settings: json!([network, config.segmentation.training, config.segmentation.dilation]),
+            writes: vec![segmentation.clone()],
+            training: true,
+            work: Box::new(|| {
+                let summary = train_segmentation(&stage_of(train, &segmentation), &pseudo)?;
+                Ok(json!({"steps": summary.steps, "last_loss": summary.last_loss}))
+            }),
+        })?;
+        let masks = at("segmentations");
+        let (_, segment_seconds, _) = self.stage(Stage {
+            name: "segment",
+            inputs: vec![network_hash, train_hash, val_hash],
+            settings: json!([
+                config.segmentation.scales,
+                config.segmentation.flip,
+                config.segmentation.crf,
+                config.crf
+            ]),
+            writes: vec![masks.clone()],
+            training: false,
+            work: Box::new(|| {
+                let loaded = load_segmentation(&segmentation, config)?;
+                for data in [train, val] {
+                    segment::segment_all(
+                        &loaded.network,
+                        &loaded.parameters,
+                        data,
+                        &loaded.config,
+                        &masks,
+                        progress,
+                    )?;
+                }
+                Ok(Value::Null)
+            }),
+        })?;
+        if self.dry {
+            return Ok(None);
+        }
+
+        // Scores, where there is ground truth. The threshold is chosen on the training list alone.
+        let masks_known = |data: &Dataset| data.samples.iter().any(|s| s.mask.is_some());
+        let lists = [(train, masks_known(train)), (val, masks_known(val))];
+        let thresholds = score::sweep();
+        let mut best = 0.2f32;
+        let mut cam_scores = [None, None];
+        if lists[0].1 {
+            let all = score_cams(train, &cams, &thresholds)?;
+            let winner = (0..all.len()).max_by(|a, b| {
+                all[*a].mean_iou().unwrap_or(0.0).total_cmp(&all[*b].mean_iou().unwrap_or(0.0))
+            });
+            let winner = winner.unwrap_or(0);
+            best = thresholds[winner];
+            cam_scores[0] = all.into_iter().nth(winner);
+        }
+        if lists[1].1 {
+            cam_scores[1] = Some(score_cams(val, &cams, &[best])?.remove(0));
+        }
+        let score_of = |folder: &Path| -> Result<[Option<ConfusionMatrix>; 2]> {
+            let mut scores = [None, None];
+            for (slot, (data, known)) in scores.iter_mut().zip(lists) {
+                if known {
+                    *slot = Some(score_labels(data, folder)?);
+                }
+            }
+            Ok(scores)
+        };
+        let names = train.classes.names();
+        let mut rows = Vec::new();
+        let mut stages = Vec::new();
+        let mut add = |stage: &'static str,
+                       seconds: f64,
+                       scores: [Option<ConfusionMatrix>; 2],
+                       more: Value| {
+            let mean = |i: usize| scores[i].as_ref().and_then(ConfusionMatrix::mean_iou);
+            rows.push(Row { stage, seconds, train: mean(0), val: mean(1) });
+            let per_class = |m: &Option<ConfusionMatrix>| {
+                let pairs = m.iter().flat_map(|m| names.iter().cloned().zip(m.iou()));
+                pairs.filter_map(|(name, iou)| Some((name, json!(iou?)))).collect::<serde_json::Map<_, _>>()
+            };
+            let mut entry = json!({"name": stage, "seconds": seconds});
+            if scores.iter().any(Option::is_some) {
+                entry["mean_iou"] = json!({"train": mean(0), "val": mean(1)});
+                entry["iou"] = json!({"train": per_class(&scores[0]), "val": per_class(&scores[1])});
+            }
+            if let (Value::Object(entry), Value::Object(more)) = (&mut entry, more) {
+                entry.extend(more);
+            }
+            stages.push(entry);
+        };
+        add("train_cam", cam_seconds, [None, None], cam_report);
+        add("cams", cams_seconds, cam_scores, json!({"threshold": best}));
+        add("affinity_labels", labels_seconds, [None, None], Value::Null);
+        add("train_affinity", affinity_seconds, [None, None], affinity_report);
+        // One stage makes both; the walk's time is counted once, with what the CRF makes of it.
+        add("walk", 0.0, score_of(&revised)?, Value::Null);
+        add("pseudo_labels", pseudo_seconds, score_of(&pseudo)?, json!({"includes": "walk"}));
+        add("train_segmentation", segmentation_seconds, [None, None], segmentation_report);
+        add("segmentation", segment_seconds, score_of(&masks)?, Value::Null);
+        let metrics = json!({"schema_version": 1, "version": env!("CARGO_PKG_VERSION"), "stages": stages});
+        let text = serde_json::to_string_pretty(&metrics).map_err(|e| Error::invalid(e.to_string()))?;
+        write_atomically(&folder.join("metrics.json"), |file| file.write_all(text.as_bytes()))?;
+        Ok(Some(RunSummary { rows, metrics }))
+    }
+}

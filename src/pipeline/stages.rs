@@ -1,0 +1,189 @@
+//! The three trainings: what a sample is and what the loss is; the loop is in `training.rs`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::config::{Config, TrainingConfig};
+use crate::data::Dataset;
+use crate::data::augment::Recipe;
+use crate::formats::checkpoint;
+use crate::formats::codec::{read_labels, read_rgb};
+use crate::nn::Network;
+use crate::nn::module::Forward;
+use crate::nn::resnet38::STRIDE;
+use crate::ops::affinity::{Pairs, Stencil, affinity_loss};
+use crate::ops::class_maps::labels_to_grid;
+use crate::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
+use crate::progress::Progress;
+use crate::tape::Var;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+use super::networks;
+use super::training::{Loss, MakeSample, Training, TrainingSummary, stack, train};
+
+/// What all three trainings are given.
+pub struct TrainStage<'a> {
+    /// The samples.
+    pub data: &'a Dataset,
+    /// Every setting.
+    pub config: &'a Config,
+    /// Where checkpoint and `events.jsonl` go.
+    pub output: &'a Path,
+    /// Where progress goes.
+    pub progress: &'a Progress,
+}
+
+impl TrainStage<'_> {
+    fn run<S: Send + 'static>(
+        &self,
+        network: &dyn Network,
+        recipe: &TrainingConfig,
+        names: Vec<String>,
+        make: MakeSample<S>,
+        loss: &Loss<'_, S>,
+    ) -> Result<TrainingSummary> {
+        let config = self.config;
+        let init = Some(config.backbone.init.as_path()).filter(|p| !p.as_os_str().is_empty());
+        let init_hash = match init {
+            Some(path) if checkpoint::exists(path) => checkpoint::weights_hash(path)?,
+            Some(path) => super::manifest::hash_files(&[path.to_path_buf()], path.parent().unwrap_or(path))?,
+            None => String::new(),
+        };
+        train(
+            &Training {
+                network,
+                recipe,
+                steps: 0,
+                learn_statistics: config.backbone.learn_statistics,
+                init,
+                output: self.output,
+                seed: config.seed,
+                classes: self.data.classes.names(),
+                configuration: json!({
+                    "network": networks::describe(config, network.kind()),
+                    "training": recipe,
+                    "seed": config.seed,
+                    "learn_statistics": config.backbone.learn_statistics,
+                    "init": init_hash,
+                    "samples": super::manifest::key_of(&names.iter().map(String::as_str).collect::<Vec<_>>()),
+                }),
+                samples: names.len(),
+                name_of: &|i| names[i].clone(),
+                make,
+                loss,
+                checkpoint_every: 0,
+            },
+            self.progress,
+        )
+    }
+}
+
+/// Trains the CAM network on image-level tags.
+///
+/// # Errors
+/// As [`train`]; no image with tags.
+pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
+    let classes = stage.data.classes.foreground().len();
+    let network = networks::cam_net(stage.config, classes);
+    let recipe = &stage.config.cam.training;
+    let samples: Arc<Vec<_>> = Arc::new(
+        stage.data.samples.iter().filter_map(|s| Some((s.image.clone(), s.tags.clone()?))).collect(),
+    );
+    let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
+    let augment = Recipe::cam(recipe.crop);
+    let make: MakeSample<(Tensor, Vec<f32>)> = Arc::new(move |i, random| {
+        let (path, tags) = &samples[i];
+        let image = augment.apply(&read_rgb(path)?, None, random)?.image;
+        let mut target = vec![0f32; classes];
+        tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
+        Ok((image, target))
+    });
+    stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
+        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
+        let targets = batch.iter().flat_map(|(_, target)| target.iter().copied()).collect();
+        let logits = network.forward(forward, &Var::constant(image))?;
+        let targets = Tensor::new(&[batch.len(), classes], targets)?;
+        Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
+    })
+}
+
+/// Images of a list that have a label PNG in a folder.
+fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, std::path::PathBuf)>> {
+    let pairs = data.samples.iter().map(|s| (s.image.clone(), folder.join(format!("{}.png", s.id))));
+    let found: Vec<_> = pairs.filter(|(_, labels)| labels.is_file()).collect();
+    match found.len() {
+        0 => Err(Error::invalid("no image of the list has a label PNG here").in_file(folder)),
+        n => {
+            let missing = data.samples.len() - n;
+            if missing > 0 {
+                log::warn!("{missing} of {} images have no label PNG: left out", data.samples.len());
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// An image and its labels on the feature grid, both augmented alike.
+fn labelled_sample(
+    samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
+    augment: Recipe,
+) -> MakeSample<(Tensor, Vec<u8>)> {
+    Arc::new(move |i, random| {
+        let (image, labels) = &samples[i];
+        let map = read_labels(labels)?;
+        let made = augment.apply(&read_rgb(image)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
+        let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
+        Ok((made.image, labels_to_grid(&map, STRIDE).labels))
+    })
+}
+
+/// Trains AffinityNet on affinity labels.
+///
+/// # Errors
+/// As [`train`]; no image with labels; under the border rule `psa` a crop without any pair.
+pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingSummary> {
+    let config = &stage.config.affinity;
+    let network = networks::affinity_net(stage.config);
+    let pairs = Pairs {
+        stencil: Stencil::new(config.radius, false)?,
+        reduction: config.reduction,
+        border: config.border,
+    };
+    let samples = Arc::new(labelled(stage.data, labels)?);
+    let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
+    let make = labelled_sample(samples, Recipe::affinity(config.training.crop));
+    stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
+        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
+        let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
+        let features = network.forward(forward, &Var::constant(image))?;
+        let (loss, parts) = affinity_loss(&mut forward.tape, &features, &labels, &pairs, config.loss)?;
+        let parts = vec![
+            ("background", parts.background),
+            ("foreground", parts.foreground),
+            ("negative", parts.negative),
+        ];
+        Ok((loss, parts))
+    })
+}
+
+/// Trains the segmentation network on label PNGs.
+///
+/// # Errors
+/// As [`train`]; no image with labels; a label that is no class.
+pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingSummary> {
+    let recipe = &stage.config.segmentation.training;
+    let network = networks::segmentation_net(stage.config, stage.data.classes.len());
+    let samples = Arc::new(labelled(stage.data, labels)?);
+    let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
+    let augment = Recipe::segmentation(recipe.crop);
+    let make = labelled_sample(samples, augment);
+    stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
+        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
+        let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
+        let logits = network.forward(forward, &Var::constant(image))?;
+        Ok((softmax_cross_entropy(&mut forward.tape, &logits, &labels)?, vec![]))
+    })
+}
