@@ -12,7 +12,7 @@ pub mod device;
 mod error;
 pub mod eval;
 pub mod formats;
-//pub mod nn;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pipeline;

@@ -1,5 +1,5 @@
 //! The command `seedwalk`.
 
 fn main() -> std::process::ExitCode {
-    seedwalk::cli::main().into()
+    seedwalk::cli::main(std::env::args_os())
 }

@@ -1,0 +1,50 @@
+//! `convert-weights`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::session::{Outcome, Session, path_json};
+use crate::formats::safetensors::{Dtype, write_tensors};
+use crate::formats::weights::read_weights;
+use crate::formats::{CHANNELS_LAST, LAYOUT};
+use crate::tensor::Tensor;
+use crate::{Error, Result, show_path};
+
+/// Convert weights of other programs to safetensors
+///
+/// Reads PyTorch's .pth, MXNet's .params, NumPy's .npz, .safetensors and checkpoints of ours; nothing in
+/// them is ever executed. Convolution weights become channels last (O×KH×KW×I).
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk convert-weights res38_cls.pth res38_cls.safetensors
+  seedwalk convert-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38.safetensors")]
+pub(super) struct ConvertWeights {
+    /// File or checkpoint folder to read
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// File to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+}
+
+impl ConvertWeights {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
+        if self.output.extension().is_none_or(|e| e != "safetensors") {
+            return Err(Error::usage("the output is a .safetensors file").in_file(&self.output));
+        }
+        if self.output.exists() && !session.common.overwrite {
+            return Err(Error::invalid("the file is there already")
+                .in_file(&self.output)
+                .remedy("choose another name, or replace it with --overwrite"));
+        }
+        let tensors = read_weights(&self.input)?;
+        let named: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+        write_tensors(&self.output, &named, Dtype::F32, &[(LAYOUT, CHANNELS_LAST)])?;
+        let values: usize = tensors.iter().map(|(_, t)| t.len()).sum();
+        let text = format!("{} tensors, {values} values: {}", tensors.len(), show_path(&self.output));
+        let json = json!({ "output": path_json(&self.output), "tensors": tensors.len(), "values": values });
+        Ok(Outcome::new(text, json))
+    }
+}

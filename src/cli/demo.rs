@@ -1,0 +1,47 @@
+//! `demo`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::run::{clear, table};
+use super::session::{Outcome, Session};
+use super::synth::{is_data_set, synthesize};
+use crate::config::Config;
+use crate::data::synth::SynthOptions;
+use crate::pipeline::run::run;
+use crate::{Result, show_path};
+
+/// Run the whole pipeline on a generated data set, and show what each stage makes of it
+///
+/// Writes a data set, every stage's results, metrics.json and report.html. Takes a few minutes on two
+/// cores; a demo that was broken off goes on.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk demo
+  seedwalk demo --output runs/other --seed 2")]
+pub(super) struct Demo {
+    /// Folder for the data set and all results
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    output: PathBuf,
+    /// Number of images to generate; every fourth is scored on, the others are trained on
+    #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u32).range(8..=100_000))]
+    images: u32,
+}
+
+impl Demo {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
+        let seed = session.common.seed.unwrap_or(0);
+        let config = Config::demo(seed, &self.output);
+        let options = SynthOptions { images: self.images as usize, seed, ..Default::default() };
+        if session.common.overwrite {
+            clear(&self.output)?;
+        }
+        if session.common.overwrite || !is_data_set(&config.data.root) {
+            synthesize(&config.data.root, &options, &session.progress)?;
+        }
+        let summary = run(&config, &session.progress)?;
+        let text = format!("{}\nin {}", table(&summary), show_path(&self.output));
+        Ok(Outcome::new(text, summary.metrics))
+    }
+}

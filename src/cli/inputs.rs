@@ -1,0 +1,225 @@
+//! Inputs that several commands share: the data set, class lists, tensors, numbers in a list.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::session::{Outcome, Session, path_json};
+use crate::config::{Config, Preset, Width};
+use crate::data::{Dataset, DatasetOptions, TagUse};
+use crate::formats::image::Exif;
+use crate::formats::label_png::read_class_list;
+use crate::formats::safetensors::read_tensors;
+use crate::pipeline::images::StageCount;
+use crate::pipeline::training::class_mismatch;
+use crate::tensor::Tensor;
+use crate::{Error, Result, show_path};
+
+/// The data set of a command. What is not named here is taken from `--config`.
+#[derive(Args)]
+#[command(next_help_heading = "Data set")]
+pub(super) struct Data {
+    /// Folder in VOC's layout, or any folder of images with tags
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A list's name or path [default: every image]
+    #[arg(long, value_name = "LIST")]
+    split: Option<String>,
+    /// CSV or .npy of tags, where they are not in Annotations/
+    #[arg(long, value_name = "FILE")]
+    tags: Option<PathBuf>,
+    /// Class names, one a line, the first `background` [default: the data set's own, else VOC's]
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Take an image without tags as all background instead of leaving it out
+    #[arg(long)]
+    allow_unlabelled: bool,
+}
+
+impl Data {
+    /// The folder, which the flag or a configuration file names.
+    pub fn root(&self, session: &Session, config: &Config) -> Result<PathBuf> {
+        match &self.data {
+            Some(folder) => Ok(folder.clone()),
+            None if session.common.config.is_some() => Ok(config.data.root.clone()),
+            None => Err(Error::usage("which data set? --data DIR is needed, or --config FILE with [data]")),
+        }
+    }
+
+    /// The class names that a command without a data set counts in.
+    pub fn class_file(&self) -> Option<&Path> {
+        self.classes.as_deref()
+    }
+
+    /// Which samples, and where their tags come from.
+    pub fn options(&self, config: &Config, tag_use: TagUse) -> DatasetOptions {
+        let named = |flag: &Option<PathBuf>, file: &Path| match flag {
+            Some(path) => Some(path.clone()),
+            // A file of another data set's tags would be a mix-up.
+            None if self.data.is_some() || file.as_os_str().is_empty() => None,
+            None => Some(file.to_path_buf()),
+        };
+        let all = self.allow_unlabelled || (self.data.is_none() && config.data.allow_unlabelled);
+        DatasetOptions {
+            split: self.split.clone(),
+            tags: named(&self.tags, &config.data.tags),
+            classes: named(&self.classes, &config.data.classes),
+            tag_use: if all && tag_use == TagUse::Needed { TagUse::NeededOrBackground } else { tag_use },
+        }
+    }
+
+    /// Opens it.
+    pub fn open(&self, session: &Session, config: &Config, tag_use: TagUse) -> Result<Dataset> {
+        Dataset::open(&self.root(session, config)?, &self.options(config, tag_use))
+    }
+}
+
+/// Weights, and what a foreign weight file does not say of its network.
+#[derive(Args)]
+#[command(next_help_heading = "Network")]
+pub(super) struct Weights {
+    /// A checkpoint folder or any weight file
+    #[arg(long, value_name = "WEIGHTS")]
+    pub weights: PathBuf,
+    /// Form of the network, paper or psa [default: the checkpoint's, else paper]
+    #[arg(long)]
+    pub preset: Option<Preset>,
+    /// Share of the full channel counts [default: the checkpoint's, else 1]
+    #[arg(long, value_name = "FRACTION")]
+    width: Option<Width>,
+}
+
+impl Weights {
+    /// The configuration that the weights are loaded under.
+    pub fn config(&self, session: &Session) -> Result<Config> {
+        let mut config = session.config(None, self.preset)?;
+        config.backbone.width = self.width.unwrap_or(config.backbone.width);
+        Ok(config)
+    }
+}
+
+/// `--exif`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExifFlag {
+    /// Turn photographs upright
+    Apply,
+    /// Take pixels as stored
+    Ignore,
+}
+
+impl From<ExifFlag> for Exif {
+    fn from(flag: ExifFlag) -> Self {
+        match flag {
+            ExifFlag::Apply => Self::Apply,
+            ExifFlag::Ignore => Self::Ignore,
+        }
+    }
+}
+
+/// Fails where a folder of label PNGs says that they were made with another class list.
+pub(super) fn check_folder_classes(folder: &Path, data: &Dataset) -> Result<()> {
+    if !folder.is_dir() {
+        return Err(Error::io("open", folder, std::io::ErrorKind::NotFound.into()));
+    }
+    check_classes(read_class_list(folder)?.as_deref(), data, folder)
+}
+
+/// Fails where a file or folder was made with another class list than the data set's; both are shown.
+pub(super) fn check_classes(stored: Option<&[String]>, data: &Dataset, path: &Path) -> Result<()> {
+    match stored {
+        Some(stored) if stored != data.classes.names() => {
+            Err(class_mismatch(stored, data.classes.names()).in_file(path))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails where a network tells apart another number of classes than the data set has.
+pub(super) fn check_class_count(network: usize, data: &Dataset, path: &Path) -> Result<()> {
+    let names = data.classes.foreground();
+    if network == names.len() {
+        return Ok(());
+    }
+    let message =
+        format!("a network of {network} classes, the data set has {}: {}", names.len(), names.join(", "));
+    Err(Error::invalid(message)
+        .in_file(path)
+        .remedy("pass the class file that the weights were trained with (--classes)"))
+}
+
+/// What a stage over images wrote.
+pub(super) fn counted(count: StageCount, output: &Path) -> Outcome {
+    let StageCount { written, kept, skipped } = count;
+    let mut text = format!("{written} written");
+    if kept > 0 {
+        text += &format!(", {kept} there already");
+    }
+    if skipped > 0 {
+        text += &format!(", {skipped} left out");
+    }
+    text += &format!(": {}", show_path(output));
+    let json = json!({
+        "output": path_json(output), "written": written, "kept": kept, "skipped": skipped
+    });
+    Outcome::new(text, json)
+}
+
+/// A tensor of a safetensors file by its name.
+pub(super) fn tensor(path: &Path, name: &str) -> Result<Tensor> {
+    let file = read_tensors(path)?;
+    let names: Vec<String> = file.tensors.iter().map(|t| format!("`{}`", t.name)).collect();
+    file.into_pairs().into_iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor).ok_or_else(|| {
+        let there = if names.is_empty() { "no tensor at all".to_string() } else { names.join(", ") };
+        Error::malformed(path, format!("no tensor `{name}`; the file has {there}"))
+    })
+}
+
+/// N numbers separated by commas.
+pub(super) fn numbers<const N: usize>(text: &str) -> std::result::Result<[f64; N], String> {
+    let values: Vec<f64> = text
+        .split(',')
+        .map(|v| v.trim().parse::<f64>().map_err(|_| format!("`{v}` is not a number")))
+        .collect::<std::result::Result<_, _>>()?;
+    let count = values.len();
+    values.try_into().map_err(|_| format!("{N} numbers separated by commas are expected, not {count}"))
+}
+
+/// Does work `times` times; the last result and every run's seconds.
+pub(super) fn repeated<T>(times: u32, work: impl Fn() -> Result<T>) -> Result<(T, Vec<f64>)> {
+    let mut seconds = Vec::new();
+    loop {
+        crate::progress::check_interrupted()?;
+        let started = Instant::now();
+        let result = work()?;
+        seconds.push(started.elapsed().as_secs_f64());
+        if seconds.len() >= times as usize {
+            return Ok((result, seconds));
+        }
+    }
+}
+
+/// `0.412 s`, or the median of several with their number.
+pub(super) fn show_repeated(seconds: &[f64]) -> String {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+    match seconds.len() {
+        1 => format!("{median:.3} s"),
+        n => format!("{median:.3} s (median of {n})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_numbers() {
+        assert_eq!(numbers::<3>("80, 13,1e1"), Ok([80.0, 13.0, 10.0]));
+        assert!(numbers::<2>("3").unwrap_err().contains("2 numbers"));
+        assert!(numbers::<2>("3,x").unwrap_err().contains("`x`"));
+        assert_eq!(show_repeated(&[3.0, 1.0, 2.0]), "2.000 s (median of 3)");
+    }
+}

@@ -1,0 +1,52 @@
+//! `make-affinity-labels`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::inputs::{Data, counted};
+use super::session::{Outcome, Session};
+use super::stage_folder::{StageFolder, ids, source_of};
+use crate::Result;
+use crate::data::TagUse;
+use crate::formats::label_png::write_class_list;
+use crate::pipeline::make_affinity_labels::make_affinity_labels;
+
+/// Make affinity labels: the confident parts of the maps, by two dense CRFs
+///
+/// Pixels where a class wins against a strong background get its label, those where a weak background
+/// wins get 0, all others 255 (neutral).
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk make-affinity-labels --data D --split train --cams cams --output affinity-labels
+  seedwalk make-affinity-labels --data D --split train --cams cams --output affinity-labels --scores")]
+pub(super) struct MakeAffinityLabels {
+    #[command(flatten)]
+    data: Data,
+    /// Folder of class activation maps, of ours or in psa's or irn's form
+    #[arg(long, value_name = "DIR")]
+    cams: PathBuf,
+    /// Folder for the labels
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Keep both CRF posteriors too, as f16 in scores/ID.safetensors
+    #[arg(long)]
+    scores: bool,
+}
+
+impl MakeAffinityLabels {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
+        let config = session.config(None, None)?;
+        let data = self.data.open(session, &config, TagUse::Unused)?;
+        let parts = [source_of(&self.cams)?, json!(config.affinity_labels).to_string()];
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let files = |id: &str| vec![format!("{id}.png"), format!("scores/{id}.safetensors")];
+        let _folder =
+            StageFolder::open(session, &self.output, "make-affinity-labels", &parts, &ids(&data), files)?;
+        write_class_list(&self.output, data.classes.names())?;
+        let (scores, progress) = (self.scores, &session.progress);
+        let count = make_affinity_labels(&data, &self.cams, &config, scores, &self.output, progress)?;
+        Ok(counted(count, &self.output))
+    }
+}

@@ -1,0 +1,234 @@
+//! What every command takes, and how every command ends.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::config::{Config, Preset};
+use crate::device::Device;
+use crate::progress::{Progress, handle_signals, print_line};
+use crate::{Error, ErrorKind, Position, Result};
+
+/// Flags of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct Common {
+    /// Where to compute: auto, cpu, cuda, cuda:N, emulated
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Threads [default: one a core]; results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Names everything random: same seed, same bytes
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: Option<u64>,
+    /// What convolutions multiply in
+    #[arg(long, global = true, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Configuration in TOML; flags win over it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the result as one JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, no warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell more of what is done (-vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Replace what an earlier run wrote to the output instead of keeping or continuing it
+    #[arg(long, global = true)]
+    pub overwrite: bool,
+}
+
+/// What convolutions multiply in; they always accumulate in f32.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+/// A command under way: its common flags, where progress goes.
+pub(super) struct Session {
+    pub common: Common,
+    pub progress: Progress,
+}
+
+impl Session {
+    /// Sets up threads, signals, log; refuses a device or a precision that there is not.
+    pub fn new(common: Common) -> Result<Self> {
+        // A second session in one process keeps the first one's log.
+        if log::set_logger(&Log).is_ok() {
+            log::set_max_level(match (common.quiet, common.verbose) {
+                (true, _) => log::LevelFilter::Error,
+                (_, 0) => log::LevelFilter::Warn,
+                (_, 1) => log::LevelFilter::Info,
+                _ => log::LevelFilter::Trace,
+            });
+        }
+        let device = Device::parse(&common.device)?;
+        if common.precision != Precision::F32 {
+            return Err(Error::new(ErrorKind::Unavailable, format!("device `{device}` computes in f32 only"))
+                .remedy("leave out --precision; tf32 and bf16 need a GPU"));
+        }
+        let threads = common.threads.map_or(0, usize::from);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|e| Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads"))?;
+        handle_signals()?;
+        log::info!("device {device}, {} threads", rayon::current_num_threads());
+        let progress = Progress::new(common.quiet);
+        Ok(Self { common, progress })
+    }
+
+    /// The configuration of a command: a preset, the file over it, `--seed` over that.
+    pub fn config(&self, file: Option<&Path>, preset: Option<Preset>) -> Result<Config> {
+        let mut config = Config::load(file.or(self.common.config.as_deref()), preset)?;
+        if let Some(seed) = self.common.seed {
+            config.seed = seed;
+        }
+        Ok(config)
+    }
+
+    /// A line on what was done, for people: to standard error, so that standard output holds results only.
+    pub fn status(&self, text: &str) {
+        if !self.common.quiet && !self.common.json {
+            print_line(text);
+        }
+    }
+}
+
+/// What a command came to.
+pub(super) struct Outcome {
+    /// For people; may be empty.
+    text: String,
+    /// For programs.
+    json: Value,
+    /// The command did what it was asked, and what it found is a failure.
+    error: Option<Error>,
+}
+
+impl Outcome {
+    pub fn new(text: impl Into<String>, json: Value) -> Self {
+        Self { text: text.into(), json, error: None }
+    }
+
+    /// Exits as `error` says, after printing the result.
+    pub fn failed(mut self, error: Error) -> Self {
+        self.error = Some(error);
+        self
+    }
+}
+
+/// Prints an outcome and returns the exit code.
+pub(super) fn finish(outcome: Result<Outcome>, json: bool) -> u8 {
+    let (text, error) = match outcome {
+        Ok(Outcome { text, json: value, error }) => (if json { value.to_string() } else { text }, error),
+        Err(error) => (if json { json!({ "error": describe(&error) }).to_string() } else { String::new() }, Some(error)),
+    };
+    if let Some(error) = &error {
+        tell(error);
+    }
+    let printed = match text.trim_end_matches('\n') {
+        "" => Ok(()),
+        text => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush())
+        }
+    };
+    match (error, printed) {
+        (Some(error), _) => error.exit_code(),
+        // The reader has what it wanted, as in `| head`.
+        (None, Err(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        (None, Err(e)) => {
+            tell(&Error::io("write", "standard output", e));
+            1
+        }
+        (None, Ok(())) => 0,
+    }
+}
+
+/// Prints an error: its cause, then what to do.
+fn tell(error: &Error) {
+    print_line(&format!("error: {error}"));
+    if let Some(remedy) = error.how_to_mend() {
+        print_line(&format!("  help: {remedy}"));
+    }
+}
+
+/// An error for programs.
+fn describe(error: &Error) -> Value {
+    let mut value = json!({ "message": error.message(), "exit_code": error.exit_code() });
+    if let Some(path) = error.path() {
+        value["file"] = path_json(path);
+    }
+    match error.position() {
+        Some(Position::Line(line)) => value["line"] = json!(line),
+        Some(Position::Offset(offset)) => value["offset"] = json!(offset),
+        None => {}
+    }
+    if let Some(remedy) = error.how_to_mend() {
+        value["remedy"] = json!(remedy);
+    }
+    value
+}
+
+/// A path in JSON without loss: a string, or its bytes in hexadecimal where it is not UTF-8.
+pub(super) fn path_json(path: &Path) -> Value {
+    use std::os::unix::ffi::OsStrExt;
+    match path.to_str() {
+        Some(text) => json!(text),
+        None => {
+            let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+            json!({ "bytes": hex })
+        }
+    }
+}
+
+/// The library's log, on standard error above the bars.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("seedwalk")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = match record.level() {
+                log::Level::Warn => "warning".to_string(),
+                other => other.as_str().to_lowercase(),
+            };
+            print_line(&format!("{level}: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_in_json_with_file_and_line() {
+        let error = Error::malformed("a.csv", "unknown class").at_line(3).remedy("mend it");
+        let expected = json!({
+            "message": "unknown class", "exit_code": 1, "file": "a.csv", "line": 3, "remedy": "mend it"
+        });
+        assert_eq!(describe(&error), expected);
+    }
+
+    #[test]
+    fn paths_that_are_not_utf8_keep_their_bytes() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff"));
+        assert_eq!(path_json(path), json!({ "bytes": "61ff" }));
+        assert_eq!(path_json(Path::new("ä")), json!("ä"));
+    }
+}

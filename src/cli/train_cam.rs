@@ -1,0 +1,33 @@
+//! `train-cam`.
+
+use clap::Args;
+
+use super::inputs::Data;
+use super::session::{Outcome, Session};
+use super::training_flags::{TrainingFlags, trained};
+use crate::Result;
+use crate::data::TagUse;
+use crate::pipeline::stages::{TrainStage, train_cam};
+
+/// Train the CAM network on image-level tags
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk train-cam --data D --split train --output runs/cam --width 1/8
+  seedwalk train-cam --data VOC2012 --split train_aug --output runs/cam --preset psa --init resnet38.safetensors")]
+pub(super) struct TrainCam {
+    #[command(flatten)]
+    data: Data,
+    #[command(flatten)]
+    flags: TrainingFlags,
+}
+
+impl TrainCam {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
+        let config = self.flags.config(session, |c| &mut c.cam.training)?;
+        let data = self.data.open(session, &config, TagUse::Needed)?;
+        self.flags.prepare(session)?;
+        let (output, progress) = (self.flags.output.as_path(), &session.progress);
+        let stage = TrainStage { data: &data, config: &config, output, progress };
+        Ok(trained(&train_cam(&stage)?, output))
+    }
+}

@@ -1,0 +1,39 @@
+//! `train-segmentation`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::inputs::{Data, check_folder_classes};
+use super::session::{Outcome, Session};
+use super::training_flags::{TrainingFlags, trained};
+use crate::Result;
+use crate::data::TagUse;
+use crate::pipeline::stages::{TrainStage, train_segmentation};
+
+/// Train the segmentation network on pseudo labels, or on any label PNGs
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk train-segmentation --data D --split train --labels pseudo-labels --output runs/segmentation
+  seedwalk train-segmentation --data D --split train --labels D/SegmentationClass --output runs/supervised")]
+pub(super) struct TrainSegmentation {
+    #[command(flatten)]
+    data: Data,
+    /// Folder of label PNGs, 255 where no label is known
+    #[arg(long, value_name = "DIR")]
+    labels: PathBuf,
+    #[command(flatten)]
+    flags: TrainingFlags,
+}
+
+impl TrainSegmentation {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
+        let config = self.flags.config(session, |c| &mut c.segmentation.training)?;
+        let data = self.data.open(session, &config, TagUse::Unused)?;
+        check_folder_classes(&self.labels, &data)?;
+        self.flags.prepare(session)?;
+        let (output, progress) = (self.flags.output.as_path(), &session.progress);
+        let stage = TrainStage { data: &data, config: &config, output, progress };
+        Ok(trained(&train_segmentation(&stage, &self.labels)?, output))
+    }
+}

@@ -1,0 +1,88 @@
+//! What the three trainings share: their flags, and what they print.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::session::{Outcome, Session, path_json};
+use super::stage_folder::clear_training;
+use crate::config::{Config, Preset, TrainingConfig, Width};
+use crate::pipeline::training::TrainingSummary;
+use crate::{Result, show_path};
+
+/// Flags of a training; they win over the configuration file.
+#[derive(Args)]
+#[command(next_help_heading = "Training")]
+pub(super) struct TrainingFlags {
+    /// Folder for checkpoints and events.jsonl; a training that was broken off there goes on
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Weights to start from: a checkpoint folder or any weight file [default: random]
+    #[arg(long, value_name = "WEIGHTS")]
+    init: Option<PathBuf>,
+    /// Share of the full channel counts, such as 1/8
+    #[arg(long, value_name = "FRACTION")]
+    width: Option<Width>,
+    /// Where the defaults come from: paper or psa
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// Passes over the list
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    epochs: Option<u32>,
+    /// Images a step
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: Option<u32>,
+    /// Side of the square crop in pixels
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=4096))]
+    crop: Option<u32>,
+    /// Base learning rate
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f32>,
+}
+
+impl TrainingFlags {
+    /// The configuration with these flags over it; `recipe` picks the training's own section.
+    pub fn config(
+        &self,
+        session: &Session,
+        recipe: impl Fn(&mut Config) -> &mut TrainingConfig,
+    ) -> Result<Config> {
+        let mut config = session.config(None, self.preset)?;
+        if let Some(init) = &self.init {
+            config.backbone.init = init.clone();
+            if session.common.config.is_none() {
+                config.backbone.learn_statistics = false;
+            }
+        }
+        config.backbone.width = self.width.unwrap_or(config.backbone.width);
+        let training = recipe(&mut config);
+        let over = |flag: Option<u32>, value: &mut usize| {
+            if let Some(flag) = flag {
+                *value = flag as usize;
+            }
+        };
+        over(self.epochs, &mut training.epochs);
+        over(self.batch, &mut training.batch);
+        over(self.crop, &mut training.crop);
+        training.learning_rate = self.learning_rate.unwrap_or(training.learning_rate);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// With `--overwrite`, removes an earlier training from the output folder.
+    pub fn prepare(&self, session: &Session) -> Result<()> {
+        if session.common.overwrite { clear_training(&self.output) } else { Ok(()) }
+    }
+}
+
+/// What a training came to.
+pub(super) fn trained(summary: &TrainingSummary, output: &Path) -> Outcome {
+    let what = if summary.was_complete { "complete already" } else { "trained" };
+    let text = format!("{what}: {} steps, last loss {:.4}: {}", summary.steps, summary.last_loss, show_path(output));
+    let json = json!({
+        "output": path_json(output), "steps": summary.steps, "last_loss": summary.last_loss,
+        "seconds": summary.seconds, "was_complete": summary.was_complete,
+    });
+    Outcome::new(text, json)
+}

@@ -1,0 +1,63 @@
+//! `walk`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::inputs::{repeated, show_repeated, tensor};
+use super::session::{Outcome, Session, path_json};
+use crate::formats::safetensors::{Dtype, write_tensors};
+use crate::ops::affinity::Stencil;
+use crate::ops::walk::Transition;
+use crate::{Result, show_path};
+
+/// Run the random walk on one image's affinities: a single step, for study and comparison
+///
+/// Reads the tensors `affinities` 34×h×w (NaN where a pair does not exist) and `maps` L×h×w, writes `maps`
+/// L×h×w. Times include building the transition matrix.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  seedwalk walk --affinities a.safetensors --maps m.safetensors --output w.safetensors
+  seedwalk walk --affinities a.safetensors --maps m.safetensors --beta 4 --steps 64 --output w.safetensors --json")]
+pub(super) struct Walk {
+    /// safetensors file with `affinities`
+    #[arg(long, value_name = "FILE")]
+    affinities: PathBuf,
+    /// safetensors file with `maps`
+    #[arg(long, value_name = "FILE")]
+    maps: PathBuf,
+    /// Power of the affinities
+    #[arg(long, value_name = "β", default_value_t = 8.0)]
+    beta: f32,
+    /// Number of steps
+    #[arg(long, value_name = "t", default_value_t = 256, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    steps: u32,
+    /// γ: pairs are closer than this on the feature grid
+    #[arg(long, value_name = "γ", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=64))]
+    radius: u32,
+    /// safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Run it N times and report each one's seconds
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    repeat: u32,
+}
+
+impl Walk {
+    pub fn run(self, _session: &Session) -> Result<Outcome> {
+        let affinities = tensor(&self.affinities, "affinities")?;
+        let maps = tensor(&self.maps, "maps")?;
+        let stencil = Stencil::new(self.radius as usize, false)?;
+        let run = || {
+            let transition =
+                Transition::new(&affinities, &stencil, self.beta).map_err(|e| e.in_file(&self.affinities))?;
+            transition.walk(&maps, self.steps as usize).map_err(|e| e.in_file(&self.maps))
+        };
+        let (walked, seconds) = repeated(self.repeat, run)?;
+        write_tensors(&self.output, &[("maps", &walked)], Dtype::F32, &[])?;
+        let text = format!("{}: {}", show_repeated(&seconds), show_path(&self.output));
+        let json = json!({ "output": path_json(&self.output), "shape": walked.shape(), "seconds": seconds });
+        Ok(Outcome::new(text, json))
+    }
+}
