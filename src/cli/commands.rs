@@ -11,8 +11,8 @@ use crate::config::{Config, TrainingConfig};
 use crate::data::synth::{SynthOptions, generate};
 use crate::data::{Classes, Dataset, DatasetOptions, TagUse, check_data};
 use crate::eval::ConfusionMatrix;
-use crate::formats::codec::{encode_png, read_rgb, voc_colour, write_bytes, write_labels};
-use crate::formats::image::{LabelMap, RgbImage};
+use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
+use crate::formats::label_png::{voc_colour, write_labels};
 use crate::formats::safetensors::{Dtype, read_tensors, write_tensors};
 use crate::formats::weights::read_weights;
 use crate::ops::affinity::Stencil;
@@ -27,6 +27,7 @@ use crate::pipeline::stages::{TrainStage, train_affinity, train_cam, train_segme
 use crate::pipeline::training::{TrainingSummary, class_mismatch};
 use crate::pipeline::{make_affinity_labels, make_cams, make_pseudo_labels};
 use crate::progress::{Progress, check_interrupted};
+use crate::tensor::Tensor;
 use crate::{Error, Result, show_path};
 
 pub(super) fn execute(command: Command, common: &Common, progress: &Progress) -> Result<Value> {
@@ -140,7 +141,7 @@ pub(super) fn execute(command: Command, common: &Common, progress: &Progress) ->
             let stage = progress.stage("segment", files.len() as u64);
             for file in &files {
                 check_interrupted()?;
-                let image = read_rgb(file)?;
+                let image = read_rgb(file, Exif::Apply)?;
                 let map = segment_image(&loaded.network, &loaded.parameters, &image, &loaded.config)
                     .map_err(|e| e.in_file(file))?;
                 let name = |end: &str| {
@@ -150,7 +151,7 @@ pub(super) fn execute(command: Command, common: &Common, progress: &Progress) ->
                 };
                 write_labels(&name(".png"), &map)?;
                 if overlay {
-                    write_bytes(&name("-overlay.png"), &encode_png(&overlaid(&image, &map)?)?)?;
+                    write_png(&name("-overlay.png"), &overlaid(&image, &map)?)?;
                 }
                 stage.advance(1);
             }
@@ -200,15 +201,15 @@ pub(super) fn execute(command: Command, common: &Common, progress: &Progress) ->
                 gaussian: GaussianKernel { sigma_xy: sigma, weight },
                 bilateral: BilateralKernel { sigma_xy: wide, sigma_rgb: colour, weight: strength },
             };
-            let image = read_rgb(&image)?;
-            let scores = read_tensors(&probabilities)?.take("probabilities", &probabilities)?;
+            let image = read_rgb(&image, Exif::Ignore)?;
+            let scores = tensor(&probabilities, "probabilities")?;
             let (q, seconds) = repeated(repeat, || DenseCrf::new(&image, &options)?.infer(&scores))?;
             write_tensors(&output, &[("q", &q)], Dtype::F32, &[])?;
             Ok(json!({"seconds": seconds}))
         }
         Command::Walk { affinities, maps, beta, steps, output, repeat } => {
-            let a = read_tensors(&affinities)?.take("affinities", &affinities)?;
-            let m = read_tensors(&maps)?.take("maps", &maps)?;
+            let a = tensor(&affinities, "affinities")?;
+            let m = tensor(&maps, "maps")?;
             let (walked, seconds) =
                 repeated(repeat, || Transition::new(&a, &Stencil::default(), beta)?.walk(&m, steps))?;
             write_tensors(&output, &[("maps", &walked)], Dtype::F32, &[])?;
@@ -365,4 +366,13 @@ fn check(root: &Path, options: &DatasetOptions, progress: &Progress, say: impl F
     }
     report.faults.iter().for_each(|fault| eprintln!("fault: {fault}"));
     Err(Error::invalid(format!("{} faults", report.faults.len())).in_file(root))
+}
+
+/// A tensor of a file by its name.
+fn tensor(path: &Path, name: &str) -> Result<Tensor> {
+    let file = read_tensors(path)?;
+    file.get(name).cloned().ok_or_else(|| {
+        let names: Vec<&str> = file.tensors.iter().map(|t| t.name.as_str()).collect();
+        Error::malformed(path, format!("no tensor `{name}`; the file has: {}", names.join(", ")))
+    })
 }

@@ -48,7 +48,8 @@ pub fn read(path: &Path) -> Result<ClassMaps> {
         return Err(Error::malformed(path, "the image's size is missing from the metadata"));
     };
     let (mut classes, mut data, mut shape) = (Vec::new(), Vec::new(), None);
-    for (name, tensor) in &contents.tensors {
+    for stored in &contents.tensors {
+        let (name, tensor) = (&stored.name, &stored.tensor);
         let Some(class) = name.strip_prefix("cam/") else { continue };
         let &[h, w] = tensor.shape() else {
             return Err(Error::malformed(path, format!("`{name}` is not h×w")));

@@ -5,12 +5,15 @@
 //! absent ([`atomic`]). `docs/formats.md` describes the formats byte by byte.
 
 pub mod atomic;
+pub mod cams;
 pub mod checkpoint;
+#[allow(dead_code, reason = "the readers of foreign weight files, which come next, build on it")]
 mod elements;
 mod exif;
 pub mod image;
 pub mod label_png;
 pub mod safetensors;
+pub mod weights;
 
 use std::io::Read;
 use std::path::Path;

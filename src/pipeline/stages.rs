@@ -9,7 +9,8 @@ use crate::config::{Config, TrainingConfig};
 use crate::data::Dataset;
 use crate::data::augment::Recipe;
 use crate::formats::checkpoint;
-use crate::formats::codec::{read_labels, read_rgb};
+use crate::formats::image::{Exif, read_rgb};
+use crate::formats::label_png::read_labels;
 use crate::nn::Network;
 use crate::nn::module::Forward;
 use crate::nn::resnet38::STRIDE;
@@ -48,7 +49,7 @@ impl TrainStage<'_> {
         let config = self.config;
         let init = Some(config.backbone.init.as_path()).filter(|p| !p.as_os_str().is_empty());
         let init_hash = match init {
-            Some(path) if checkpoint::exists(path) => checkpoint::weights_hash(path)?,
+            Some(path) if checkpoint::exists(path) => super::manifest::weights_hash(path)?,
             Some(path) => super::manifest::hash_files(&[path.to_path_buf()], path.parent().unwrap_or(path))?,
             None => String::new(),
         };
@@ -96,7 +97,7 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
     let augment = Recipe::cam(recipe.crop);
     let make: MakeSample<(Tensor, Vec<f32>)> = Arc::new(move |i, random| {
         let (path, tags) = &samples[i];
-        let image = augment.apply(&read_rgb(path)?, None, random)?.image;
+        let image = augment.apply(&read_rgb(path, Exif::Ignore)?, None, random)?.image;
         let mut target = vec![0f32; classes];
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
@@ -134,7 +135,9 @@ fn labelled_sample(
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
-        let made = augment.apply(&read_rgb(image)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
+        let made = augment
+            .apply(&read_rgb(image, Exif::Ignore)?, Some(&map), random)
+            .map_err(|e| e.in_file(labels))?;
         let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
         Ok((made.image, labels_to_grid(&map, STRIDE).labels))
     })
