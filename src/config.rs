@@ -498,7 +498,8 @@ mod tests {
     fn an_unknown_key_names_its_line_and_neighbour() {
         let error = Config::parse("preset = \"psa\"\n[walk]\nbetta = 4\n").unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("walk.betta") && text.contains("`beta`") && text.contains('3'), "{text}");
+        assert!(text.contains("walk.betta") && text.contains("`beta`"), "{text}");
+        assert_eq!(error.position(), Some(crate::Position::Line(3)));
         assert!(Config::parse("[walk]\nbeta = -1.0\n").is_err());
         assert!(Config::parse("[walk]\nbeta = \"x\"\n").is_err());
         assert_eq!(Config::parse("[walk]\nbeta = 4\n").unwrap().walk.beta, 4.0);

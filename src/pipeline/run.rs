@@ -96,7 +96,8 @@ impl Run<'_> {
                 if self.stale { "run again: a stage before it will run".into() } else { plan.to_string() };
             self.stale |= plan != Plan::Skip;
             self.plans.push((name, text));
-            return Ok((String::new(), 0.0, Value::Null));
+            let outputs = self.manifest.get(name).and_then(|entry| entry.outputs.clone());
+            return Ok((outputs.unwrap_or_default(), 0.0, Value::Null));
         }
         if plan != Plan::Skip {
             log::info!("{name}: {plan}");
