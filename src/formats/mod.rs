@@ -5,11 +5,14 @@
 //! absent ([`atomic`]). `docs/formats.md` describes the formats byte by byte.
 
 pub mod atomic;
+pub mod cams;
 pub mod checkpoint;
 mod elements;
 mod exif;
 pub mod image;
 pub mod label_png;
+pub mod npy;
+mod pickle;
 pub mod safetensors;
 
 use std::io::Read;
