@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::files::{write_bytes, write_jpeg, write_labels};
 use super::*;
-use crate::formats::image::{LabelMap, RgbImage};
+use crate::formats::image::{LabelMap, RgbImage, write_jpeg};
+use crate::formats::label_png::write_labels;
 use crate::{Error, Position};
 
 fn photo(path: &Path, width: usize, height: usize) {
@@ -19,8 +19,13 @@ fn mask(path: &Path, width: usize, height: usize, labels: &[u8]) {
     write_labels(path, &LabelMap { width, height, labels }).unwrap();
 }
 
+fn write_bytes(path: &Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
 fn text(path: &Path, text: &str) {
-    write_bytes(path, text.as_bytes()).unwrap();
+    write_bytes(path, text.as_bytes());
 }
 
 fn xml(names: &[&str]) -> String {
@@ -252,7 +257,7 @@ fn folders_and_lists_that_are_not_there() {
 fn text_that_is_no_text() {
     let folder = voc();
     let root = folder.path();
-    write_bytes(&root.join("ImageSets/Segmentation/bad.txt"), b"a\nb\xff\n").unwrap();
+    write_bytes(&root.join("ImageSets/Segmentation/bad.txt"), b"a\nb\xff\n");
     let error = open_error(root, &split("bad"));
     assert_eq!(error.position(), Some(Position::Line(2)));
     assert!(error.message().contains("UTF-8"));
@@ -300,7 +305,7 @@ fn check_data_tells_everything_at_once() {
     let folder = voc();
     let root = folder.path();
     let full = std::fs::read(root.join("JPEGImages/b.jpg")).unwrap();
-    write_bytes(&root.join("JPEGImages/b.jpg"), &full[..full.len() / 2]).unwrap();
+    write_bytes(&root.join("JPEGImages/b.jpg"), &full[..full.len() / 2]);
     mask(&root.join("SegmentationClass/a.png"), 6, 8, &[0, 12, 15]);
     mask(&root.join("SegmentationClass/c.png"), 8, 6, &[0, 15, 21, 254]);
     photo(&root.join("JPEGImages/d.jpg"), 3, 3);
