@@ -242,7 +242,7 @@ fn walks(html: &mut String, report: &Report) -> Result<()> {
 }
 
 fn one_walk(html: &mut String, walk: &WalkView, classes: &[String]) -> Result<()> {
-    let image = pictures::shrink(&walk.image, GALLERY_SIDE)?;
+    let image = pictures::fitted(&walk.image, GALLERY_SIDE)?;
     let labels = walk.frames[0].1.labels().iter().filter(|l| **l != 0);
     let keys: String = labels.map(|&l| format!("<li>{}</li>", class_key(l, classes))).collect();
     let _ = write!(
@@ -270,7 +270,7 @@ fn affinities(html: &mut String, views: &[AffinityView]) -> Result<()> {
         "<section>\n<h2>Affinities around a pixel</h2>\n<p>Point at the picture: bright cells are those that AffinityNet \
          holds for the same thing as the cell under the pointer, both ends of every pair counted. The slider follows \
          the walk: from where the cell collects its scores after t steps. Beside it, in red, where a cell’s mean \
-         affinity to its neighbours is low: the borders that the walk does not cross.</p>\n\
+         affinity to the eight cells around it is low: the borders that the walk does not cross.</p>\n\
          <noscript><p class=\"dim\">Pointing needs JavaScript; the borders do not.</p></noscript>\n",
     );
     for view in views {
@@ -279,12 +279,12 @@ fn affinities(html: &mut String, views: &[AffinityView]) -> Result<()> {
         let quantised: Vec<u8> = view.affinities.data().iter().map(|&v| quantise(v)).collect();
         let offsets: Vec<String> = view.offsets.iter().map(|(dy, dx)| format!("{dy},{dx}")).collect();
         let id = escape(&view.id);
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<article class=\"card explorer\"><div><h3><code>{id}</code></h3><div class=\"stage\" data-height=\"{h}\" data-width=\"{w}\" \
              data-beta=\"{}\" data-offsets=\"{}\" data-planes=\"{}\">{}<canvas></canvas></div>\
              <label>Show <input type=\"range\" min=\"0\" max=\"9\" step=\"1\" value=\"0\"/><output></output></label></div>\
-             <div><h3>Borders</h3>{}</div></article>\n",
+             <div><h3>Borders</h3>{}</div></article>",
             view.beta,
             offsets.join(" "),
             base64(&quantised),

@@ -31,6 +31,16 @@ pub fn shrink(image: &RgbImage, longest: usize) -> Result<RgbImage> {
     resize_cubic(image, w, h)
 }
 
+/// As [`shrink`], but an image of less than half that size is enlarged by a whole factor, so that lines
+/// drawn on it are fine ones.
+pub(super) fn fitted(image: &RgbImage, longest: usize) -> Result<RgbImage> {
+    let factor = longest / image.width.max(image.height).max(1);
+    if factor > 1 {
+        return resize_cubic(image, image.width * factor, image.height * factor);
+    }
+    shrink(image, longest)
+}
+
 /// Width and height scaled down so that the longer one is at most `longest`.
 fn fit(width: usize, height: usize, longest: usize) -> (usize, usize) {
     let side = width.max(height);
@@ -127,15 +137,17 @@ pub fn heat_map(image: &RgbImage, maps: &ScoreMaps) -> RgbImage {
     out
 }
 
-/// The mean affinity of every pixel to its neighbours, over the photograph: the weaker, the redder, from
-/// the image's highest mean to its lowest. What shows are the borders that the walk will not cross.
+/// The mean affinity of every pixel to the nearest of its neighbours (dx² + dy² ≤ 2), over the photograph:
+/// the weaker, the redder, from the image's highest mean to its lowest. What shows are the borders that the
+/// walk will not cross.
 ///
 /// # Errors
 /// Affinities that are not P×h×w with an offset a plane.
 pub fn affinity_borders(view: &AffinityView, image: &RgbImage) -> Result<RgbImage> {
     let (h, w) = view.grid()?;
     let (mut sum, mut count) = (vec![0f32; h * w], vec![0f32; h * w]);
-    for (plane, &(dy, dx)) in view.affinities.data().chunks_exact(h * w).zip(&view.offsets) {
+    let planes = view.affinities.data().chunks_exact(h * w).zip(&view.offsets);
+    for (plane, &(dy, dx)) in planes.filter(|(_, (dy, dx))| *dy <= 1 && dx.unsigned_abs() <= 1) {
         for (i, &value) in plane.iter().enumerate().filter(|(_, v)| v.is_finite()) {
             let (y, x) = (i / w + dy, (i % w).checked_add_signed(dx));
             if let Some(x) = x.filter(|&x| x < w && y < h) {

@@ -7,10 +7,10 @@ use super::encode::escape;
 use super::{AxisScale, Curve, LossChart, Scores, StageRow};
 
 /// Size of a loss chart, in its own units.
-const WIDTH: f64 = 460.0;
+const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 240.0;
 /// The plotting area's borders.
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 48.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 34.0;
@@ -96,11 +96,10 @@ pub(super) fn iou_bars(
     const GROUP_GAP: f64 = 11.0;
     const NAME: f64 = 112.0;
     const SPAN: f64 = 320.0;
-    let series: Vec<(usize, String, &Scores)> = stages
-        .iter()
-        .filter_map(|s| Some((s, scores(s)?)))
+    // A stage keeps its colour in every chart, so the unscored ones of this list count too.
+    let series: Vec<(usize, String, &Scores)> = scored(stages)
         .enumerate()
-        .map(|(i, (stage, scores))| (i % COLOURS, stage_title(&stage.name), scores))
+        .filter_map(|(i, stage)| Some((i % COLOURS, stage_title(&stage.name), scores(stage)?)))
         .collect();
     let count = series.iter().map(|s| s.2.iou.len()).max().unwrap_or(0);
     if count == 0 {
@@ -177,118 +176,147 @@ pub(super) fn iou_bars(
     svg
 }
 
+/// The stages with scores on any list.
+fn scored(stages: &[StageRow]) -> impl Iterator<Item = &StageRow> {
+    stages.iter().filter(|s| s.train.is_some() || s.val.is_some())
+}
+
 /// The key to [`iou_bars`].
 pub(super) fn iou_key(stages: &[StageRow]) -> String {
-    let scored = stages.iter().filter(|s| s.train.is_some() || s.val.is_some());
-    let items: String = scored
-        .enumerate()
-        .map(|(i, s)| {
-            format!("<li><i class=\"key s{}\"></i>{}</li>", i % COLOURS, escape(&stage_title(&s.name)))
-        })
-        .collect();
+    let item = |(i, s): (usize, &StageRow)| {
+        format!("<li><i class=\"key s{}\"></i>{}</li>", i % COLOURS, escape(&stage_title(&s.name)))
+    };
+    let items: String = scored(stages).enumerate().map(item).collect();
     format!("<ul class=\"keys\">{items}</ul>")
+}
+
+/// A curve to draw: its finite points and their running mean.
+struct Line<'a> {
+    colour: usize,
+    curve: &'a Curve,
+    points: Vec<(f64, f64)>,
+    smooth: Vec<(f64, f64)>,
+}
+
+/// What a chart's area spans.
+struct Axes {
+    steps: (f64, f64),
+    values: (f64, f64),
+    log: bool,
+}
+
+impl Axes {
+    /// Axes that hold the running means of `lines`, of which there is at least one.
+    fn around(lines: &[Line], scale: AxisScale) -> Self {
+        let span = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+        };
+        let all = || lines.iter().flat_map(|line| &line.smooth);
+        let (lowest, highest) = span(&mut all().map(|p| p.1));
+        let log = match scale {
+            AxisScale::Linear => false,
+            AxisScale::Log => highest > 0.0,
+            AxisScale::Auto => lowest > 0.0 && highest / lowest >= 20.0,
+        };
+        let (low, high) = if log {
+            (span(&mut all().map(|p| p.1).filter(|v| *v > 0.0)).0 / 1.15, highest * 1.15)
+        } else if lowest >= 0.0 {
+            (0.0, highest * 1.06)
+        } else {
+            let margin = 0.05 * (highest - lowest);
+            (lowest - margin, highest + margin)
+        };
+        let (first, last) = span(&mut all().map(|p| p.0));
+        // A single step or a flat line still needs an axis of some length.
+        let open = |low: f64, high: f64| (low, if high > low { high } else { low + 1.0 });
+        Self { steps: open(first, last), values: open(low, high), log }
+    }
+
+    fn x(&self, step: f64) -> f64 {
+        LEFT + (step - self.steps.0) / (self.steps.1 - self.steps.0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    /// Single steps may leave the range of the running means: they end at the border.
+    fn y(&self, value: f64) -> f64 {
+        let (low, high) = self.values;
+        let share =
+            if self.log { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) };
+        HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn path(&self, points: &[(f64, f64)]) -> String {
+        let mut d = String::new();
+        for (i, p) in points.iter().filter(|p| !self.log || p.1 > 0.0).enumerate() {
+            let _ = write!(d, "{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, self.x(p.0), self.y(p.1));
+        }
+        d
+    }
+
+    /// Grid lines and the numbers at them.
+    fn draw(&self, svg: &mut String) {
+        let (low, high) = self.values;
+        for tick in if self.log { log_ticks(low, high) } else { ticks(low, high, 5) } {
+            let at = self.y(tick);
+            let _ = write!(
+                svg,
+                "<line class=\"grid\" x1=\"{LEFT:.0}\" y1=\"{at:.1}\" x2=\"{:.0}\" y2=\"{at:.1}\"/><text class=\"tick\" x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                WIDTH - RIGHT,
+                LEFT - 7.0,
+                at + 4.0,
+                number(tick)
+            );
+        }
+        for tick in ticks(self.steps.0, self.steps.1, 6) {
+            let _ = write!(
+                svg,
+                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",
+                self.x(tick),
+                HEIGHT - BOTTOM + 15.0,
+                number(tick)
+            );
+        }
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">step{}</text>",
+            WIDTH - RIGHT,
+            HEIGHT - 4.0,
+            if self.log { " (logarithmic loss)" } else { "" }
+        );
+    }
 }
 
 /// A chart of losses over steps: each value pale, their running mean strong.
 pub(super) fn loss_chart(chart: &LossChart) -> String {
-    let curves: Vec<(usize, &Curve, Vec<(f64, f64)>)> = chart
-        .curves
-        .iter()
-        .enumerate()
-        .map(|(i, c)| (i % COLOURS, c, finite(&c.points)))
-        .filter(|(_, _, points)| !points.is_empty())
-        .collect();
-    if curves.is_empty() {
+    let lines = chart.curves.iter().enumerate().map(|(i, curve)| {
+        let points: Vec<_> =
+            curve.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
+        Line { colour: i % COLOURS, curve, smooth: smoothed(&points), points }
+    });
+    let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
+    if lines.is_empty() {
         return String::new();
     }
-    let smooth: Vec<Vec<(f64, f64)>> = curves.iter().map(|(_, _, points)| smoothed(points)).collect();
-    let values = || smooth.iter().flatten().map(|p| p.1);
-    let (lowest, highest) =
-        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-    let log = match chart.scale {
-        AxisScale::Linear => false,
-        AxisScale::Log => highest > 0.0,
-        AxisScale::Auto => lowest > 0.0 && highest / lowest >= 20.0,
-    };
-    let positive = values().filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min);
-    let (low, high) = match (log, lowest >= 0.0) {
-        (true, _) => (positive / 1.15, highest * 1.15),
-        (false, true) => (0.0, highest * 1.06),
-        (false, false) => (lowest - 0.05 * (highest - lowest), highest + 0.05 * (highest - lowest)),
-    };
-    // A flat line still needs an axis with some height.
-    let high = if high > low { high } else { low + 1.0 };
-    let steps = || curves.iter().flat_map(|c| &c.2).map(|p| p.0);
-    let (first, last) = (steps().fold(f64::INFINITY, f64::min), steps().fold(f64::NEG_INFINITY, f64::max));
-    let last = if last > first { last } else { first + 1.0 };
-    let x = |step: f64| LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT);
-    let y = |value: f64| {
-        let share = if log { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) };
-        // Single steps may leave the range of the running means: they end at the border.
-        HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
-    };
+    let axes = Axes::around(&lines, chart.scale);
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH:.0} {HEIGHT:.0}\" role=\"img\" aria-label=\"Loss over steps\">"
     );
-    for tick in if log { log_ticks(low, high) } else { ticks(low, high, 5) } {
-        let at = y(tick);
+    axes.draw(&mut svg);
+    let mut key = String::from("<ul class=\"keys\">");
+    for Line { colour, curve, points, smooth } in &lines {
+        let name = escape(&curve.name);
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{LEFT:.0}\" y1=\"{at:.1}\" x2=\"{:.0}\" y2=\"{at:.1}\"/><text class=\"tick\" x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 7.0,
-            at + 3.5,
-            number(tick)
+            "<path class=\"raw l{colour}\" d=\"{}\"/><path class=\"line l{colour}\" d=\"{}\"><title>{name}</title></path>",
+            axes.path(&thinned(points)),
+            axes.path(&thinned(smooth)),
         );
-    }
-    for tick in ticks(first, last, 6) {
-        let _ = write!(
-            svg,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",
-            x(tick),
-            HEIGHT - BOTTOM + 15.0,
-            number(tick)
-        );
-    }
-    let _ = write!(
-        svg,
-        "<text class=\"tick\" x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">step{}</text>",
-        WIDTH - RIGHT,
-        HEIGHT - 4.0,
-        if log { " (logarithmic loss)" } else { "" }
-    );
-    let path = |points: &[(f64, f64)]| {
-        let shown = points.iter().filter(|p| !log || p.1 > 0.0);
-        let mut d = String::new();
-        for (i, p) in shown.enumerate() {
-            let _ = write!(d, "{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, x(p.0), y(p.1));
-        }
-        d
-    };
-    for ((colour, curve, points), smooth) in curves.iter().zip(&smooth) {
-        let _ = write!(
-            svg,
-            "<path class=\"raw l{colour}\" d=\"{}\"/><path class=\"line l{colour}\" d=\"{}\"><title>{}</title></path>",
-            path(&thinned(points)),
-            path(&thinned(smooth)),
-            escape(&curve.name)
-        );
-    }
-    svg.push_str("</svg><ul class=\"keys\">");
-    for ((colour, curve, _), smooth) in curves.iter().zip(&smooth) {
         let last = smooth.last().map_or(f64::NAN, |p| p.1);
         let _ = write!(
-            svg,
-            "<li><i class=\"key l{colour}\"></i>{} <span class=\"dim\">last {last:.4}</span></li>",
-            escape(&curve.name)
+            key,
+            "<li><i class=\"key l{colour}\"></i>{name} <span class=\"dim\">last {last:.4}</span></li>"
         );
     }
-    svg.push_str("</ul>");
-    svg
-}
-
-fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect()
+    format!("{svg}</svg>{key}</ul>")
 }
 
 /// The exponentially weighted mean of what came before, over about a thirtieth of the run, without the
