@@ -5,8 +5,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
+use crate::formats::cams::{ClassMaps, write_npy};
 use crate::formats::image::{LabelMap, RgbImage, write_jpeg};
 use crate::formats::label_png::write_labels;
+use crate::tensor::Tensor;
 use crate::{Error, Position};
 
 fn photo(path: &Path, width: usize, height: usize) {
@@ -125,6 +127,34 @@ fn plain_layout_with_a_csv() {
     text(&root.join("few.txt"), "\u{feff}z.JPG\r\nx\r\n");
     let few = DatasetOptions { tag_use: TagUse::Optional, ..split("few") };
     assert_eq!(ids(&Dataset::open(root, &few).unwrap()), ["z", "x"]);
+}
+
+/// A dictionary of number → `values` as psa pickles maps, which is the form of its labels too.
+fn npy(path: &Path, ids: &[usize], values: &[&[f32]]) {
+    let size = values[0].len();
+    let maps = Tensor::new(&[ids.len(), 1, size], values.concat()).unwrap();
+    let maps = ClassMaps { classes: vec!["any".into(); ids.len()], maps, image_size: (1, size) };
+    write_npy(path, &maps, ids).unwrap();
+}
+
+#[test]
+fn tags_from_npy() {
+    let folder = plain();
+    let root = folder.path();
+    photo(&root.join("2007_000032.jpg"), 4, 4);
+    photo(&root.join("2011_000003.jpg"), 4, 4);
+    let path = root.join("cls_labels.npy");
+    npy(&path, &[2_007_000_032, 2_011_000_003, 2_011_000_004], &[&[0.0, 1.0], &[1.0, 1.0], &[1.0, 0.0]]);
+    let set = Dataset::open(root, &DatasetOptions::default()).unwrap();
+    assert_eq!(ids(&set), ["2007_000032", "2011_000003"]);
+    assert_eq!(tags(&set), [Some(&[2][..]), Some(&[1, 2])]);
+    assert_eq!(set.untagged, 3);
+    let options = DatasetOptions { tags: Some(root.join("other.npy")), ..Default::default() };
+    npy(&root.join("other.npy"), &[2_007_000_032], &[&[0.0; 20]]);
+    let error = open_error(root, &options);
+    assert!(error.message().contains("20 labels of `2007_000032` for 2 classes"), "{error}");
+    text(&root.join("other.npy"), "no array");
+    assert_eq!(open_error(root, &options).path(), options.tags.as_deref());
 }
 
 #[test]
