@@ -12,6 +12,8 @@ mod elements;
 mod exif;
 pub mod image;
 pub mod label_png;
+pub mod npy;
+mod pickle;
 pub mod safetensors;
 pub mod weights;
 
