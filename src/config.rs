@@ -110,6 +110,8 @@ pub struct TrainingConfig {
     pub warmup_steps: usize,
     /// Factor on the rate of a network's new layers.
     pub head_learning_rate_factor: f32,
+    /// Largest change of hue in training, as a share of the colour circle.
+    pub hue: f32,
 }
 
 /// `[data]`
@@ -140,6 +142,10 @@ pub struct BackboneConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CamConfig {
+    /// Which head: the paper's or that of the authors' code.
+    pub head: Preset,
+    /// Smallest and largest longer side of a training image.
+    pub long_side: [usize; 2],
     /// Scales of inference.
     pub scales: Vec<f64>,
     /// Mirrored passes as well.
@@ -278,6 +284,7 @@ impl Config {
             crop: 448,
             warmup_steps: 0,
             head_learning_rate_factor: 10.0,
+            hue: 0.1,
         };
         let segmentation = TrainingConfig {
             optimizer: OptimizerKind::Sgd,
@@ -295,7 +302,13 @@ impl Config {
                 init: PathBuf::new(),
                 learn_statistics: false,
             },
-            cam: CamConfig { scales: vec![1.0, 0.5, 1.5, 2.0], flip: true, training: training(16, 15) },
+            cam: CamConfig {
+                head: preset,
+                long_side: [256, 512],
+                scales: vec![1.0, 0.5, 1.5, 2.0],
+                flip: true,
+                training: training(16, 15),
+            },
             affinity_labels: AffinityLabelsConfig {
                 alpha_strong: 4.0,
                 alpha_weak: if psa { 32.0 } else { 24.0 },
@@ -338,16 +351,19 @@ impl Config {
         };
         let training = |epochs| TrainingConfig {
             optimizer: OptimizerKind::AdamW,
-            learning_rate: 2e-3,
+            learning_rate: 3e-3,
             momentum: 0.9,
             weight_decay: 1e-2,
             poly_power: 0.9,
             batch: 16,
             epochs,
             crop: 128,
-            warmup_steps: 20,
+            warmup_steps: 30,
             head_learning_rate_factor: 1.0,
+            hue: 0.02,
         };
+        c.cam.head = Preset::Psa;
+        c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5, 1.5];
         c.cam.training = training(10);
         c.affinity_labels.alpha_strong = 2.0;
@@ -426,7 +442,8 @@ impl Config {
                     "batch and epochs of at least 1, crop from 8 to 4096",
                 );
             }
-            if !(t.learning_rate > 0.0 && t.learning_rate.is_finite()) || !(0.0..1.0).contains(&t.momentum) {
+            let rate_fits = t.learning_rate > 0.0 && t.learning_rate.is_finite();
+            if !rate_fits || !(0.0..1.0).contains(&t.momentum) {
                 return fail(
                     &format!("{name}.training"),
                     "a positive learning_rate, momentum from 0 to below 1",
@@ -445,6 +462,10 @@ impl Config {
         }
         if self.walk.beta <= 0.0 || self.walk.background_alpha < 1.0 {
             return fail("walk", "beta above 0, background_alpha at least 1");
+        }
+        let [min, max] = self.cam.long_side;
+        if min == 0 || min > max || max > 4096 {
+            return fail("cam.long_side", "1 ≤ smallest ≤ largest ≤ 4096");
         }
         if self.segmentation.dilation == 0 {
             return fail("segmentation.dilation", "at least 1");

@@ -23,7 +23,7 @@ fn configuration(folder: &Path, data: &Path, output: &str) -> PathBuf {
     let training = "batch = 4\nepochs = 1\ncrop = 64\n";
     let config = format!(
         "[data]\nroot = {data:?}\n[output]\nfolder = {:?}\n[backbone]\nwidth = \"1/32\"\nlearn_statistics = true\n\
-         [cam]\nscales = [1.0, 0.5]\n[cam.training]\n{training}[affinity.training]\n{training}\
+         [cam]\nlong_side = [48, 80]\nscales = [1.0, 0.5]\n[cam.training]\n{training}[affinity.training]\n{training}\
          [segmentation]\ndilation = 2\n[segmentation.training]\n{training}[walk]\nsteps = 16\n",
         folder.join(output)
     );
@@ -174,7 +174,7 @@ fn bad_input_is_named() {
     std::fs::write(&list, ids).unwrap();
     // A damaged checkpoint.
     let found = results(&at("cam")).into_iter().map(|(path, _)| at("cam").join(path));
-    let weights = found.last().unwrap();
+    let weights = found.max().unwrap();
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();

@@ -82,6 +82,10 @@ pub(super) fn execute(command: Command, common: &Common, progress: &Progress) ->
         Command::TrainCam { data, flags } => {
             let mut config = configuration(common, flags.preset.as_deref())?;
             flags.apply(&mut config, |c| &mut c.cam.training);
+            if let Some(crop) = flags.crop {
+                // The published range belongs to crops of 448.
+                config.cam.long_side = [(crop * 4 / 7).max(1), (crop * 8 / 7).max(1)];
+            }
             clear(&flags.output, common)?;
             let data = data.open(TagUse::Needed)?;
             let stage = TrainStage { data: &data, config: &config, output: &flags.output, progress };

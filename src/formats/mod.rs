@@ -7,12 +7,13 @@
 pub mod atomic;
 pub mod cams;
 pub mod checkpoint;
-#[allow(dead_code, reason = "the readers of foreign weight files, which come next, build on it")]
+#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 mod elements;
 mod exif;
 pub mod image;
 pub mod label_png;
 pub mod npy;
+#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 mod pickle;
 pub mod safetensors;
 pub mod weights;

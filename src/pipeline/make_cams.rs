@@ -120,7 +120,7 @@ pub fn write_cams(
 /// # Errors
 /// A file that is none, or of an image of another size; a class that the data set does not have.
 pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Result<(Tensor, Vec<u8>)> {
-    let stored = cams::read(path)?;
+    let stored = cams::read(path, classes.foreground())?;
     if stored.image_size != (h, w) {
         let (sh, sw) = stored.image_size;
         return Err(
