@@ -138,6 +138,8 @@ pub struct TrainingConfig {
     pub warmup_steps: usize,
     /// Factor on the rate of layers that initial weights do not have.
     pub head_learning_rate_factor: f32,
+    /// Largest change of hue in augmentation, as a share of the colour circle.
+    pub hue: f32,
 }
 
 /// `[data]`
@@ -166,7 +168,8 @@ pub struct BackboneConfig {
     pub width: Width,
     /// Weights to start from; empty: random ones.
     pub init: PathBuf,
-    /// Batch normalisation learns (from random weights) or is frozen (fine-tuning).
+    /// Batch normalisation learns, or is frozen. A file that does not say has it learn from random weights
+    /// and frozen with initial ones.
     pub learn_statistics: bool,
 }
 
@@ -174,6 +177,10 @@ pub struct BackboneConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CamConfig {
+    /// Which head: the paper's or that of the authors' code.
+    pub head: Preset,
+    /// Smallest and largest longer side of a training image in pixels.
+    pub long_side: [usize; 2],
     /// Scales of inference.
     pub scales: Vec<f64>,
     /// Each scale also mirrored.
@@ -312,6 +319,7 @@ impl Config {
             crop: 448,
             warmup_steps: 0,
             head_learning_rate_factor: 10.0,
+            hue: 0.1,
         };
         let segmentation = TrainingConfig {
             optimizer: OptimizerKind::Sgd,
@@ -332,8 +340,14 @@ impl Config {
                 classes: PathBuf::new(),
                 allow_unlabelled: false,
             },
-            backbone: BackboneConfig { width: Width::FULL, init: PathBuf::new(), learn_statistics: false },
-            cam: CamConfig { scales: vec![1.0, 0.5, 1.5, 2.0], flip: true, training: training(16, 15) },
+            backbone: BackboneConfig { width: Width::FULL, init: PathBuf::new(), learn_statistics: true },
+            cam: CamConfig {
+                head: preset,
+                long_side: [256, 512],
+                scales: vec![1.0, 0.5, 1.5, 2.0],
+                flip: true,
+                training: training(16, 15),
+            },
             affinity_labels: AffinityLabelsConfig {
                 alpha_strong: 4.0,
                 alpha_weak: if psa { 32.0 } else { 24.0 },
@@ -376,16 +390,19 @@ impl Config {
         };
         let training = |epochs| TrainingConfig {
             optimizer: OptimizerKind::AdamW,
-            learning_rate: 2e-3,
+            learning_rate: 3e-3,
             momentum: 0.9,
             weight_decay: 1e-2,
             poly_power: 0.9,
             batch: 16,
             epochs,
             crop: 128,
-            warmup_steps: 20,
+            warmup_steps: 30,
             head_learning_rate_factor: 1.0,
+            hue: 0.02,
         };
+        c.cam.head = Preset::Psa;
+        c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5, 1.5];
         c.cam.training = training(10);
         c.affinity_labels.alpha_strong = 2.0;

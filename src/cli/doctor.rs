@@ -67,7 +67,11 @@ impl Doctor {
         }
         let bad = findings.iter().filter(|f| f.status == Status::Bad).count();
         let outcome = Outcome::new(text, json!({ "findings": findings }));
-        Ok(if bad > 0 { outcome.failed(Error::invalid("something on this machine needs mending")) } else { outcome })
+        Ok(if bad > 0 {
+            outcome.failed(Error::invalid("something on this machine needs mending"))
+        } else {
+            outcome
+        })
     }
 }
 
@@ -81,13 +85,18 @@ fn processor() -> Finding {
     #[cfg(not(target_arch = "x86_64"))]
     let (avx512, avx2) = (false, false);
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("", |(_, m)| m.trim());
+    let model = model
+        .lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
+        .map_or("", |(_, m)| m.trim());
     let model = if model.is_empty() { std::env::consts::ARCH } else { model };
     match (avx512, avx2) {
         (true, _) => Finding::new("processor", Status::Ok, format!("{model}, with AVX-512")),
         (false, true) => Finding::new("processor", Status::Ok, format!("{model}, with AVX2 and FMA")),
-        (false, false) => Finding::new("processor", Status::Note, format!("{model}, without AVX2: plain loops"))
-            .remedy("results are the same, and take about ten times as long"),
+        (false, false) => {
+            Finding::new("processor", Status::Note, format!("{model}, without AVX2: plain loops"))
+                .remedy("results are the same, and take about ten times as long")
+        }
     }
 }
 
@@ -96,7 +105,8 @@ fn threads() -> Finding {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let found = format!("{used} used of {cores} that this process may use");
     if used > cores {
-        return Finding::new("threads", Status::Note, found).remedy("more threads than cores slow each other down");
+        return Finding::new("threads", Status::Note, found)
+            .remedy("more threads than cores slow each other down");
     }
     Finding::new("threads", Status::Ok, found)
 }
@@ -133,7 +143,8 @@ fn folder() -> Finding {
 fn gpu() -> Finding {
     let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
     let version = driver.as_deref().and_then(|text| {
-        text.split_whitespace().find(|w| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+        text.split_whitespace()
+            .find(|w| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
     });
     let found = match (version, library()) {
         (None, None) => "no NVIDIA driver".to_string(),
@@ -148,7 +159,13 @@ fn gpu() -> Finding {
 /// Where the driver's library lies.
 fn library() -> Option<PathBuf> {
     let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let usual = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib"];
+    let usual = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/nvidia/lib64",
+        "/usr/lib/wsl/lib",
+    ];
     std::env::split_paths(&own)
         .chain(usual.into_iter().map(PathBuf::from))
         .map(|folder| folder.join("libcuda.so.1"))

@@ -70,7 +70,11 @@ impl Evaluate {
         if let Some(sweep) = &maps {
             let (threshold, matrix) = &sweep.scores[sweep.best];
             for (threshold, matrix) in sweep.scores.iter().filter(|_| sweep.scores.len() > 1) {
-                text += &format!("{:20} {:6.2}\n", format!("background {threshold:.2}"), per_cent(matrix.mean_iou()));
+                text += &format!(
+                    "{:20} {:6.2}\n",
+                    format!("background {threshold:.2}"),
+                    per_cent(matrix.mean_iou())
+                );
             }
             text += &format!("class activation maps, background {threshold:.2}:\n{}", table(matrix, &data));
             let mut described = describe(matrix, &data);
@@ -114,7 +118,8 @@ fn table(matrix: &ConfusionMatrix, data: &Dataset) -> String {
 /// Scores as fractions; a class that occurs nowhere is null.
 fn describe(matrix: &ConfusionMatrix, data: &Dataset) -> Map<String, Value> {
     let names = data.classes.names();
-    let iou: Map<String, Value> = names.iter().cloned().zip(matrix.iou().into_iter().map(|v| json!(v))).collect();
+    let iou: Map<String, Value> =
+        names.iter().cloned().zip(matrix.iou().into_iter().map(|v| json!(v))).collect();
     let object = json!({
         "mean_iou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy(), "iou": iou,
         "classes": names, "confusion_matrix": matrix.rows(), "images": data.samples.len(),

@@ -64,8 +64,7 @@ impl Forward {
         let image = read_rgb(&self.image, self.exif.into())?;
         let (h, w) = (image.height, image.width);
         let input = normalize(&image);
-        let (tensors, seconds) =
-            self.infer(&config, &input, h, w).map_err(|e| e.in_file(&self.image))?;
+        let (tensors, seconds) = self.infer(&config, &input, h, w).map_err(|e| e.in_file(&self.image))?;
         let named: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (*name, t)).collect();
         write_tensors(&self.output, &named, Dtype::F32, &[])?;
         let mut text = String::new();
@@ -98,7 +97,10 @@ impl Forward {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let planes = affinities(&out.features, &pairs)?;
                     let shape = planes.shape()[1..].to_vec();
-                    Ok(with_taps(out.taps, [("affinities", planes.reshape(&shape)?), ("features", out.features)]))
+                    Ok(with_taps(
+                        out.taps,
+                        [("affinities", planes.reshape(&shape)?), ("features", out.features)],
+                    ))
                 })
             }
             Kind::Segmentation => {

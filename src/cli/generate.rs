@@ -63,7 +63,9 @@ fn pages(mut command: clap::Command, out: &mut Vec<u8>) -> std::io::Result<()> {
         out.extend(title.as_bytes());
         // Sections of the command's own page, one level further down.
         let mut own = Vec::new();
-        let page = clap_mangen::Man::new(inner.clone().mut_args(|a| if a.is_global_set() { a.hide(true) } else { a }));
+        let page = clap_mangen::Man::new(
+            inner.clone().mut_args(|a| if a.is_global_set() { a.hide(true) } else { a }),
+        );
         page.render_synopsis_section(&mut own)?;
         page.render_description_section(&mut own)?;
         page.render_options_section(&mut own)?;

@@ -54,7 +54,10 @@ impl Inspect {
 fn of_checkpoint(path: &Path) -> Result<Outcome> {
     let saved = checkpoint::load(path)?;
     let lines = [
-        format!("checkpoint of the {} network, step {}, by seedwalk {}", saved.kind, saved.step, saved.version),
+        format!(
+            "checkpoint of the {} network, step {}, by seedwalk {}",
+            saved.kind, saved.step, saved.version
+        ),
         format!("classes: {}", saved.classes.join(", ")),
         format!("configuration: {}", saved.configuration),
         format!("state: {}", saved.state),

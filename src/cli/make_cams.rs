@@ -88,7 +88,15 @@ impl MakeCams {
 
     fn folder(&self, session: &Session, loaded: &Loaded<CamNet>, ids: &[String]) -> Result<StageFolder> {
         let config = &loaded.config;
-        let settings = json!([config.preset, config.backbone.width, config.cam.scales, config.cam.flip]);
+        let form = if self.format == Format::Npy { "npy" } else { "safetensors" };
+        let settings = json!([
+            config.preset,
+            config.cam.head,
+            config.backbone.width,
+            config.cam.scales,
+            config.cam.flip,
+            form
+        ]);
         let parts = [weights_of(&self.weights.weights)?, settings.to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.safetensors"), format!("{id}.npy")];
@@ -128,8 +136,11 @@ fn present(labels: &[String], names: &[String]) -> Result<Vec<usize>> {
             (Some(index), _) => index,
             (None, Ok(index)) if index < names.len() => index,
             _ => {
-                return Err(Error::usage(format!("`{label}` is no class"))
-                    .remedy(format!("0 to {}, or one of: {}", names.len().saturating_sub(1), names.join(", "))));
+                return Err(Error::usage(format!("`{label}` is no class")).remedy(format!(
+                    "0 to {}, or one of: {}",
+                    names.len().saturating_sub(1),
+                    names.join(", ")
+                )));
             }
         };
         found.push(index);

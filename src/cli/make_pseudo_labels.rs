@@ -41,11 +41,13 @@ impl MakePseudoLabels {
         let data = self.data.open(session, &config, TagUse::Unused)?;
         let weights = &self.weights.weights;
         let loaded = load_affinity(weights, &config)?;
-        let settings = json!([config.preset, config.backbone.width, config.walk, config.crf, config.affinity]);
+        let settings =
+            json!([config.preset, config.backbone.width, config.walk, config.crf, config.affinity]);
         let parts = [weights_of(weights)?, source_of(&self.cams)?, settings.to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.png")];
-        let open = |folder| StageFolder::open(session, folder, "make-pseudo-labels", &parts, &ids(&data), files);
+        let open =
+            |folder| StageFolder::open(session, folder, "make-pseudo-labels", &parts, &ids(&data), files);
         let _folder = open(&self.output)?;
         let _revised = self.revised.as_deref().map(open).transpose()?;
         for folder in std::iter::once(&self.output).chain(&self.revised) {

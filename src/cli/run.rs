@@ -85,7 +85,8 @@ pub(super) fn table(summary: &RunSummary) -> String {
     let score = |v: Option<f64>| v.map_or_else(|| format!("{:>6}", "–"), |v| format!("{:6.1}", 100.0 * v));
     let mut text = format!("{:20} {:>8} {:>7} {:>7}\n", "stage", "seconds", "train", "val");
     for row in &summary.rows {
-        text += &format!("{:20} {:8.1} {:>7} {:>7}\n", row.stage, row.seconds, score(row.train), score(row.val));
+        text +=
+            &format!("{:20} {:8.1} {:>7} {:>7}\n", row.stage, row.seconds, score(row.train), score(row.val));
     }
     text + "(mean IoU in per cent; nothing was chosen on val)"
 }

@@ -56,7 +56,8 @@ impl Segment {
         let config = self.weights.config(session)?;
         let photographs = photographs(&self.inputs)?;
         let loaded = load_segmentation(&self.weights.weights, &config)?;
-        let settings = json!([loaded.config.preset, loaded.config.backbone.width, settings_of(&loaded.config)]);
+        let settings =
+            json!([loaded.config.preset, loaded.config.backbone.width, settings_of(&loaded.config)]);
         let exif = if self.exif == ExifFlag::Apply { "apply" } else { "ignore" };
         let parts = [weights_of(&self.weights.weights)?, settings.to_string(), exif.to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -74,7 +75,9 @@ impl Segment {
             stage.advance(1);
             match done {
                 // Whatever one photograph is, the others can be done; a full disk stops all.
-                Err(e) if e.path() == Some(photograph.path.as_path()) && e.kind() != ErrorKind::Interrupted => {
+                Err(e)
+                    if e.path() == Some(photograph.path.as_path()) && e.kind() != ErrorKind::Interrupted =>
+                {
                     Ok(Err(e))
                 }
                 done => done.map(Ok),
@@ -127,7 +130,8 @@ impl Segment {
             (1, Some(fault)) => outcome.failed(fault),
             (_, Some(first)) => {
                 faults.for_each(|fault| log::error!("{fault}"));
-                let words = format!("{count} of {} photographs were left out, this among them", photographs.len());
+                let words =
+                    format!("{count} of {} photographs were left out, this among them", photographs.len());
                 outcome.failed(first.context(words))
             }
         })

@@ -72,14 +72,16 @@ impl Session {
         }
         let device = Device::parse(&common.device)?;
         if common.precision != Precision::F32 {
-            return Err(Error::new(ErrorKind::Unavailable, format!("device `{device}` computes in f32 only"))
-                .remedy("leave out --precision; tf32 and bf16 need a GPU"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("device `{device}` computes in f32 only"),
+            )
+            .remedy("leave out --precision; tf32 and bf16 need a GPU"));
         }
         let threads = common.threads.map_or(0, usize::from);
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|e| Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads"))?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
+            Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads")
+        })?;
         handle_signals()?;
         log::info!("device {device}, {} threads", rayon::current_num_threads());
         let progress = Progress::new(common.quiet);
@@ -93,13 +95,6 @@ impl Session {
             config.seed = seed;
         }
         Ok(config)
-    }
-
-    /// A line on what was done, for people: to standard error, so that standard output holds results only.
-    pub fn status(&self, text: &str) {
-        if !self.common.quiet && !self.common.json {
-            print_line(text);
-        }
     }
 }
 
@@ -129,7 +124,9 @@ impl Outcome {
 pub(super) fn finish(outcome: Result<Outcome>, json: bool) -> u8 {
     let (text, error) = match outcome {
         Ok(Outcome { text, json: value, error }) => (if json { value.to_string() } else { text }, error),
-        Err(error) => (if json { json!({ "error": describe(&error) }).to_string() } else { String::new() }, Some(error)),
+        Err(error) => {
+            (if json { json!({ "error": describe(&error) }).to_string() } else { String::new() }, Some(error))
+        }
     };
     if let Some(error) = &error {
         tell(error);

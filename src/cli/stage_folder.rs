@@ -59,12 +59,18 @@ impl StageFolder {
         let there: Vec<PathBuf> = if same && !session.common.overwrite {
             Vec::new()
         } else {
-            data.iter().flat_map(|id| files(id)).map(|name| folder.join(name)).filter(|p| p.is_file()).collect()
+            data.iter()
+                .flat_map(|id| files(id))
+                .map(|name| folder.join(name))
+                .filter(|p| p.is_file())
+                .collect()
         };
         if let Some(first) = there.first() {
             if !session.common.overwrite {
                 let message = match recorded {
-                    Some(r) if r.stage == stage => "outputs of other weights, settings or inputs are here".to_string(),
+                    Some(r) if r.stage == stage => {
+                        "outputs of other weights, settings or inputs are here".to_string()
+                    }
                     Some(r) => format!("outputs of `{}` are here", r.stage),
                     None => format!("there is a file that this stage would write: {}", show_path(first)),
                 };

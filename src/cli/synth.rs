@@ -42,7 +42,8 @@ impl Synth {
         }
         synthesize(&self.output, &options, &session.progress)?;
         let val = (0..images).filter(|&i| options.is_val(i)).count();
-        let text = format!("{} images to train on, {val} to score on: {}", images - val, show_path(&self.output));
+        let text =
+            format!("{} images to train on, {val} to score on: {}", images - val, show_path(&self.output));
         let json = json!({
             "output": path_json(&self.output), "images": images, "train": images - val, "val": val,
             "size": size, "seed": options.seed, "classes": CLASSES,

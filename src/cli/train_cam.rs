@@ -23,7 +23,11 @@ pub(super) struct TrainCam {
 
 impl TrainCam {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.flags.config(session, |c| &mut c.cam.training)?;
+        let mut config = self.flags.config(session, |c| &mut c.cam.training)?;
+        if let Some(crop) = self.flags.crop() {
+            // The published range, 256 to 512, belongs to crops of 448.
+            config.cam.long_side = [(crop * 4 / 7).max(1), (crop * 8 / 7).max(1)];
+        }
         let data = self.data.open(session, &config, TagUse::Needed)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);

@@ -70,6 +70,11 @@ impl TrainingFlags {
         Ok(config)
     }
 
+    /// The crop, where a flag says it.
+    pub fn crop(&self) -> Option<usize> {
+        self.crop.map(|crop| crop as usize)
+    }
+
     /// With `--overwrite`, removes an earlier training from the output folder.
     pub fn prepare(&self, session: &Session) -> Result<()> {
         if session.common.overwrite { clear_training(&self.output) } else { Ok(()) }
@@ -79,7 +84,8 @@ impl TrainingFlags {
 /// What a training came to.
 pub(super) fn trained(summary: &TrainingSummary, output: &Path) -> Outcome {
     let what = if summary.was_complete { "complete already" } else { "trained" };
-    let text = format!("{what}: {} steps, last loss {:.4}: {}", summary.steps, summary.last_loss, show_path(output));
+    let text =
+        format!("{what}: {} steps, last loss {:.4}: {}", summary.steps, summary.last_loss, show_path(output));
     let json = json!({
         "output": path_json(output), "steps": summary.steps, "last_loss": summary.last_loss,
         "seconds": summary.seconds, "was_complete": summary.was_complete,

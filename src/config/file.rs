@@ -99,6 +99,9 @@ fn parse(text: &str, preset: Option<Preset>) -> Result<Config> {
             })
             .map_err(|e| at(&lines, &key, e))?;
     }
+    if !lines.contains_key("backbone.learn_statistics") {
+        config.backbone.learn_statistics = config.backbone.init.as_os_str().is_empty();
+    }
     match out_of_range(&config) {
         Some((key, range)) => Err(at(&lines, &key, range_error(&key, &range))),
         None => Ok(config),
@@ -218,6 +221,12 @@ fn out_of_range(c: &Config) -> Option<(String, String)> {
         require(!scales.is_empty(), name, "at least one scale");
         require(scales.iter().all(|s| (0.1..=8.0).contains(s)), name, "scales from 0.1 to 8");
     }
+    let [smallest, largest] = c.cam.long_side;
+    require(
+        (1..=largest).contains(&smallest) && largest <= 4096,
+        "cam.long_side",
+        "1 ≤ smallest ≤ largest ≤ 4096",
+    );
     let (strong, weak) = (c.affinity_labels.alpha_strong, c.affinity_labels.alpha_weak);
     require((1.0..=1024.0).contains(&strong), "affinity_labels.alpha_strong", "1 to 1024");
     require((strong..=1024.0).contains(&weak), "affinity_labels.alpha_weak", "alpha_strong to 1024");
@@ -266,6 +275,7 @@ fn training_out_of_range(t: &TrainingConfig, at: &str) -> Option<(String, String
         ((1..=4096).contains(&t.batch), "batch", "1 to 4096"),
         ((1..=1_000_000).contains(&t.epochs), "epochs", "1 to 1000000"),
         ((8..=4096).contains(&t.crop), "crop", "8 to 4096 pixels"),
+        ((0.0..=0.5).contains(&t.hue), "hue", "0 to 0.5"),
         (t.warmup_steps <= 1_000_000_000, "warmup_steps", "0 to 1000000000"),
         (
             t.head_learning_rate_factor > 0.0 && t.head_learning_rate_factor <= 1000.0,

@@ -26,6 +26,8 @@ const KEYS: &[(&str, &str)] = &[
         "batch normalisation learns (from random weights) or is frozen (fine-tuning)",
     ),
     ("cam.", "Class activation maps."),
+    ("cam.head", "\"paper\" or \"psa\""),
+    ("cam.long_side", "smallest and largest longer side of a training image"),
     ("cam.scales", "scales of inference"),
     ("cam.flip", "each scale also mirrored"),
     ("cam.training.", "Training of the CAM network."),
@@ -69,6 +71,7 @@ const TRAINING: &[(&str, &str)] = &[
     ("crop", "side of the square crop in pixels"),
     ("warmup_steps", "steps over which the rate rises from 0"),
     ("head_learning_rate_factor", "on the rate of layers that initial weights do not have"),
+    ("hue", "largest change of hue in augmentation, as a share of the colour circle"),
 ];
 
 /// The keys of each section of CRF parameters.

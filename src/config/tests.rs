@@ -37,6 +37,9 @@ fn a_file_lies_over_its_presets_defaults() {
     assert_eq!((config.backbone.width.numerator(), config.backbone.width.denominator()), (1, 8));
     assert_eq!(config.cam.scales, [1.0, 0.5]);
     assert_eq!(read("crf.pseudo_labels = \"auto\"\n").unwrap().crf.pseudo_labels, Refine::On);
+    let learns = |text: &str| read(text).unwrap().backbone.learn_statistics;
+    assert!(learns("") && !learns("backbone.init = \"w.pth\"\n"));
+    assert!(learns("[backbone]\ninit = \"w.pth\"\nlearn_statistics = true\n"));
     let inner = read("[crf.options]\nbilateral = { sigma_xy = 60 }\n").unwrap().crf.options;
     assert_eq!((inner.bilateral.sigma_xy, inner.bilateral.sigma_rgb), (60.0, 13.0));
 }
@@ -71,6 +74,7 @@ fn a_value_of_another_type_or_out_of_range_names_its_line() {
         ("[affinity]\nfeature_widths = [1, 2]\n", 2, "affinity.feature_widths"),
         ("[affinity]\nreduction = \"max\"\n", 2, "affinity.reduction"),
         ("[affinity_labels]\nalpha_weak = 2\n", 2, "alpha_strong to 1024"),
+        ("[cam]\nlong_side = [9, 8]\n", 2, "cam.long_side"),
         ("[cam]\nscales = []\n", 2, "at least one scale"),
         ("[cam.training]\nbatch = 0\n", 2, "cam.training.batch"),
         (

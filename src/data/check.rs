@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::dataset::{DatasetOptions, Sample, TagUse, images_per_class, scan};
 use super::fault::{Fault, fault_of};
-use super::files::{read_labels, read_rgb};
 use crate::Result;
-use crate::formats::image::IGNORE;
+use crate::formats::image::{Exif, IGNORE, read_rgb};
+use crate::formats::label_png::read_labels;
 
 /// How often a class occurs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -114,7 +114,7 @@ pub fn check_data(
 /// Decodes a sample's photograph and mask and compares them with each other and the tags.
 fn look_at(sample: &Sample, names: &[String]) -> Finding {
     let mut finding = Finding::default();
-    match read_rgb(&sample.image) {
+    match read_rgb(&sample.image, Exif::Ignore) {
         Ok(image) => finding.size = Some((image.width, image.height)),
         Err(error) => finding.faults.push(fault_of(&error, &sample.image)),
     }

@@ -46,7 +46,8 @@ pub enum TagUse {
 pub struct DatasetOptions {
     /// A list's name or path; `None`: every image.
     pub split: Option<String>,
-    /// A CSV of tags; `None`: the annotations, else `tags.csv` or `labels.csv` in the folder.
+    /// A CSV of tags, or the field's `.npy`; `None`: the annotations, else `tags.csv`, `labels.csv` or
+    /// `cls_labels.npy` in the folder.
     pub tags: Option<PathBuf>,
     /// A file of class names; `None`: `classes.txt` in the folder, else VOC's.
     pub classes: Option<PathBuf>,
@@ -197,8 +198,12 @@ fn tag_source(
             None => return Ok(TagSource::None),
         },
     };
-    let file = TextFile::read(&path)?;
-    Ok(TagSource::Table(tags::parse_csv(&file, classes, faults)))
+    let table = if path.extension().is_some_and(|e| e == "npy") {
+        tags::read_npy(&path, classes, faults)?
+    } else {
+        tags::parse_csv(&TextFile::read(&path)?, classes, faults)
+    };
+    Ok(TagSource::Table(table))
 }
 
 /// The samples of a folder without a list: every photograph, by id; and rows of tags that name none are
@@ -220,12 +225,15 @@ fn every_image(
     if let TagSource::Table(table) = tag_source {
         let there: HashSet<&str> = entries.iter().map(|e| e.id.as_str()).collect();
         let file = options.tags.clone().or_else(|| layout.tag_file()).unwrap_or_default();
+        // `cls_labels.npy` tells of many data sets' images at once; a row of a CSV is meant for this one.
         for id in table.order.iter().filter(|id| !there.contains(id.as_str())) {
-            faults.push(
-                Fault::new(&file, format!("no image `{id}`"))
-                    .at_line(table.rows[id].line)
-                    .remedy(format!("looked in {}", crate::show_path(&layout.images))),
-            );
+            if let Some(line) = table.rows[id].line {
+                faults.push(
+                    Fault::new(&file, format!("no image `{id}`"))
+                        .at_line(line)
+                        .remedy(format!("looked in {}", crate::show_path(&layout.images))),
+                );
+            }
         }
     }
     Ok(entries)

@@ -38,7 +38,10 @@ impl Layout {
 
     /// A file of tags in the folder.
     pub fn tag_file(&self) -> Option<PathBuf> {
-        ["tags.csv", "labels.csv"].iter().map(|name| self.root.join(name)).find(|p| p.is_file())
+        ["tags.csv", "labels.csv", "cls_labels.npy"]
+            .iter()
+            .map(|name| self.root.join(name))
+            .find(|p| p.is_file())
     }
 
     /// The photograph of an entry.

@@ -9,7 +9,6 @@ mod check;
 mod classes;
 mod dataset;
 mod fault;
-mod files;
 mod ids;
 mod layout;
 mod list;

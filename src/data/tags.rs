@@ -1,4 +1,4 @@
-//! Image-level tags: from VOC's annotations or from a CSV.
+//! Image-level tags: from VOC's annotations, from a CSV or from `cls_labels.npy`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,15 +7,16 @@ use super::classes::Classes;
 use super::fault::{Fault, fault_of};
 use super::ids::{SeenIds, why_unsafe, without_ending};
 use super::text::TextFile;
-use crate::Error;
+use crate::formats::npy::read_class_labels;
+use crate::{Error, Result};
 
 /// A row of tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     /// Class indices, ascending, from 1.
     pub tags: Vec<usize>,
-    /// Line, from 1.
-    pub line: usize,
+    /// Line, from 1; `None` where the file has no lines.
+    pub line: Option<usize>,
 }
 
 /// Tags by id. `order` holds the ids as the file gives them.
@@ -95,9 +96,36 @@ pub(super) fn parse_csv(file: &TextFile, classes: &Classes, faults: &mut Vec<Fau
             }
         }
         table.order.push(id.to_string());
-        table.rows.insert(id.to_string(), Row { tags: sorted(tags), line });
+        table.rows.insert(id.to_string(), Row { tags: sorted(tags), line: Some(line) });
     }
     table
+}
+
+/// Reads the field's `cls_labels.npy`: {id: a value per foreground class, above 0 where it is present}.
+///
+/// # Errors
+/// A file that holds anything else.
+pub(super) fn read_npy(path: &Path, classes: &Classes, faults: &mut Vec<Fault>) -> Result<TagTable> {
+    let (mut table, mut seen) = (TagTable::default(), SeenIds::default());
+    let expected = classes.foreground().len();
+    for (id, values) in read_class_labels(path)? {
+        let id = without_ending(&id);
+        let fault = |message: String| Fault::new(path, message);
+        if let Some(why) = why_unsafe(id) {
+            faults.push(fault(format!("id `{}` {why}", id.escape_debug())));
+        } else if let Err(message) = seen.insert(id, 0) {
+            faults.push(fault(message));
+        } else if values.len() != expected {
+            let message = format!("{} labels of `{id}` for {expected} classes", values.len());
+            faults
+                .push(fault(message).remedy("name the classes that the labels were made for with --classes"));
+        } else {
+            let tags = (1..=expected).filter(|&class| values[class - 1] > 0.0).collect();
+            table.order.push(id.to_string());
+            table.rows.insert(id.to_string(), Row { tags, line: None });
+        }
+    }
+    Ok(table)
 }
 
 /// A field without quotes that blanks before them made part of it.

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::files::{write_bytes, write_jpeg, write_labels};
 use super::*;
-use crate::formats::image::{LabelMap, RgbImage};
+use crate::formats::cams::{ClassMaps, write_npy};
+use crate::formats::image::{LabelMap, RgbImage, write_jpeg};
+use crate::formats::label_png::write_labels;
+use crate::tensor::Tensor;
 use crate::{Error, Position};
 
 fn photo(path: &Path, width: usize, height: usize) {
@@ -19,8 +21,13 @@ fn mask(path: &Path, width: usize, height: usize, labels: &[u8]) {
     write_labels(path, &LabelMap { width, height, labels }).unwrap();
 }
 
+fn write_bytes(path: &Path, bytes: &[u8]) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
 fn text(path: &Path, text: &str) {
-    write_bytes(path, text.as_bytes()).unwrap();
+    write_bytes(path, text.as_bytes());
 }
 
 fn xml(names: &[&str]) -> String {
@@ -120,6 +127,34 @@ fn plain_layout_with_a_csv() {
     text(&root.join("few.txt"), "\u{feff}z.JPG\r\nx\r\n");
     let few = DatasetOptions { tag_use: TagUse::Optional, ..split("few") };
     assert_eq!(ids(&Dataset::open(root, &few).unwrap()), ["z", "x"]);
+}
+
+/// A dictionary of number → `values` as psa pickles maps, which is the form of its labels too.
+fn npy(path: &Path, ids: &[usize], values: &[&[f32]]) {
+    let size = values[0].len();
+    let maps = Tensor::new(&[ids.len(), 1, size], values.concat()).unwrap();
+    let maps = ClassMaps { classes: vec!["any".into(); ids.len()], maps, image_size: (1, size) };
+    write_npy(path, &maps, ids).unwrap();
+}
+
+#[test]
+fn tags_from_npy() {
+    let folder = plain();
+    let root = folder.path();
+    photo(&root.join("2007_000032.jpg"), 4, 4);
+    photo(&root.join("2011_000003.jpg"), 4, 4);
+    let path = root.join("cls_labels.npy");
+    npy(&path, &[2_007_000_032, 2_011_000_003, 2_011_000_004], &[&[0.0, 1.0], &[1.0, 1.0], &[1.0, 0.0]]);
+    let set = Dataset::open(root, &DatasetOptions::default()).unwrap();
+    assert_eq!(ids(&set), ["2007_000032", "2011_000003"]);
+    assert_eq!(tags(&set), [Some(&[2][..]), Some(&[1, 2])]);
+    assert_eq!(set.untagged, 3);
+    let options = DatasetOptions { tags: Some(root.join("other.npy")), ..Default::default() };
+    npy(&root.join("other.npy"), &[2_007_000_032], &[&[0.0; 20]]);
+    let error = open_error(root, &options);
+    assert!(error.message().contains("20 labels of `2007_000032` for 2 classes"), "{error}");
+    text(&root.join("other.npy"), "no array");
+    assert_eq!(open_error(root, &options).path(), options.tags.as_deref());
 }
 
 #[test]
@@ -252,7 +287,7 @@ fn folders_and_lists_that_are_not_there() {
 fn text_that_is_no_text() {
     let folder = voc();
     let root = folder.path();
-    write_bytes(&root.join("ImageSets/Segmentation/bad.txt"), b"a\nb\xff\n").unwrap();
+    write_bytes(&root.join("ImageSets/Segmentation/bad.txt"), b"a\nb\xff\n");
     let error = open_error(root, &split("bad"));
     assert_eq!(error.position(), Some(Position::Line(2)));
     assert!(error.message().contains("UTF-8"));
@@ -300,7 +335,7 @@ fn check_data_tells_everything_at_once() {
     let folder = voc();
     let root = folder.path();
     let full = std::fs::read(root.join("JPEGImages/b.jpg")).unwrap();
-    write_bytes(&root.join("JPEGImages/b.jpg"), &full[..full.len() / 2]).unwrap();
+    write_bytes(&root.join("JPEGImages/b.jpg"), &full[..full.len() / 2]);
     mask(&root.join("SegmentationClass/a.png"), 6, 8, &[0, 12, 15]);
     mask(&root.join("SegmentationClass/c.png"), 8, 6, &[0, 15, 21, 254]);
     photo(&root.join("JPEGImages/d.jpg"), 3, 3);

@@ -1,9 +1,8 @@
 //! Text files as people make them: with or without a byte order mark, with either line end.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::formats::read_file;
 use crate::{Error, Result};
 
 /// Lists, tags and class files beyond this are refused: a million long ids fit.
@@ -23,13 +22,11 @@ impl TextFile {
     /// # Errors
     /// A file that cannot be read, larger than 64 MiB, or not UTF-8 (with the line).
     pub fn read(path: &Path) -> Result<Self> {
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes))
-            .map_err(|e| Error::io("read", path, e))?;
-        if bytes.len() as u64 > LIMIT {
+        let length = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+        if length > LIMIT {
             return Err(Error::malformed(path, format!("more than {} MiB of text", LIMIT >> 20)));
         }
+        let mut bytes = read_file(path)?;
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);
         }

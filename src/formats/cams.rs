@@ -1,70 +1,307 @@
-//! Class activation maps on disk: one safetensors file an image, `cam/<class name>` of f16 at stride 8 for
-//! each class present, the image's size in the metadata.
+//! Class maps of one image, on disk.
+//!
+//! Ours: safetensors with one f16 tensor `cam/CLASS` of h×w for each class present, at stride 8, and the
+//! image's size as metadata. Read and written also: psa's `.npy`, a pickled dictionary {class index: float32
+//! H×W} at image size; read only: irn's, {"keys": class indices, "cam": L×h×w, "high_res": L×H×W}.
 
 use std::path::{Path, PathBuf};
 
-use super::safetensors::{Dtype, read_tensors, write_tensors};
+use super::atomic::write_atomically;
+use super::elements::{Budget, Dtype, check_finite};
+use super::npy::{self, Contents};
+use super::pickle::{Pickle, Ref};
+use super::read_file;
+use super::safetensors::{self, write_tensors};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// The maps of one image.
+/// The class maps of one image.
 #[derive(Debug, Clone)]
 pub struct ClassMaps {
-    /// Name of each map's class.
+    /// Names of the classes present, in the order of the maps.
     pub classes: Vec<String>,
-    /// L×h×w.
+    /// L×h×w, at any resolution.
     pub maps: Tensor,
-    /// Height and width of the image.
+    /// Rows and columns of the image.
     pub image_size: (usize, usize),
 }
 
-/// The file with an image's maps, if there is one.
+const PREFIX: &str = "cam/";
+
+/// The file of an image's maps in a folder, in either form.
 pub fn find(folder: &Path, id: &str) -> Option<PathBuf> {
-    let path = folder.join(format!("{id}.safetensors"));
-    path.is_file().then_some(path)
+    [format!("{id}.safetensors"), format!("{id}.npy")]
+        .into_iter()
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
 }
 
-/// Writes the maps of one image.
-pub fn write_safetensors(path: &Path, maps: &ClassMaps) -> Result<()> {
-    let [_, h, w] = crate::ops::class_maps::planes(&maps.maps, "class maps")?;
-    let named = maps.classes.iter().zip(maps.maps.data().chunks_exact((h * w).max(1)));
-    let tensors = named
-        .map(|(name, plane)| Ok((format!("cam/{name}"), Tensor::new(&[h, w], plane.to_vec())?)))
-        .collect::<Result<Vec<_>>>()?;
-    let list: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    let (height, width) = maps.image_size;
-    let metadata = [("height", height.to_string()), ("width", width.to_string())];
-    write_tensors(path, &list, Dtype::F16, &metadata.each_ref().map(|(k, v)| (*k, v.as_str())))
-}
-
-/// Reads the maps of one image.
+/// Reads maps in any of the three forms. `foreground` is the data set's class list without background:
+/// indices in `.npy` files count in it, and names must be in it.
 ///
 /// # Errors
-/// A file that is no such file; maps of different sizes; values that are not finite.
-pub fn read(path: &Path) -> Result<ClassMaps> {
-    let contents = read_tensors(path)?;
-    let size = |key: &str| contents.metadata.get(key).and_then(|v| v.parse().ok());
-    let (Some(height), Some(width)) = (size("height"), size("width")) else {
-        return Err(Error::malformed(path, "the image's size is missing from the metadata"));
+/// A damaged file, a class that is not in the list (both lists are shown), maps of unequal sizes, NaN.
+pub fn read(path: &Path, foreground: &[String]) -> Result<ClassMaps> {
+    decode(path, &read_file(path)?, foreground)
+}
+
+/// Reads maps from memory.
+pub(crate) fn decode(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
+    let maps = if npy::is_npy(bytes) {
+        decode_npy(path, bytes, foreground)?
+    } else {
+        decode_safetensors(path, bytes, foreground)?
     };
-    let (mut classes, mut data, mut shape) = (Vec::new(), Vec::new(), None);
-    for (name, tensor) in &contents.tensors {
-        let Some(class) = name.strip_prefix("cam/") else { continue };
-        let &[h, w] = tensor.shape() else {
-            return Err(Error::malformed(path, format!("`{name}` is not h×w")));
+    check_finite(path, [("the class maps", &maps.maps)])
+        .map_err(|e| e.remedy("make the maps of this image anew"))?;
+    Ok(maps)
+}
+
+fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
+    let file = safetensors::decode(path, bytes)?;
+    let side = |key: &str| {
+        let value = file.metadata.get(key).and_then(|v| v.parse::<usize>().ok()).filter(|&v| v > 0);
+        value.ok_or_else(|| {
+            Error::malformed(path, format!("the metadata has no `{key}`: these are not class maps"))
+        })
+    };
+    let image_size = (side("image_height")?, side("image_width")?);
+    let (mut classes, mut planes) = (Vec::new(), Vec::new());
+    for stored in file.tensors {
+        let Some(name) = stored.name.strip_prefix(PREFIX) else {
+            return Err(Error::malformed(path, format!("`{}` is no class map", stored.name)));
         };
-        if *shape.get_or_insert((h, w)) != (h, w) || !tensor.is_finite() {
-            return Err(Error::malformed(
-                path,
-                format!("`{name}` differs in size from the others, or is not finite"),
-            ));
+        if !foreground.iter().any(|known| known == name) {
+            return Err(unknown_class(path, name, foreground));
         }
-        classes.push(class.to_string());
-        data.extend_from_slice(tensor.data());
+        classes.push(name.to_string());
+        planes.push(stored.tensor);
     }
-    let Some((h, w)) = shape else {
-        return Err(Error::malformed(path, "the file has no class activation map"));
+    Ok(ClassMaps { classes, maps: stack(path, planes)?, image_size })
+}
+
+fn unknown_class(path: &Path, name: &str, foreground: &[String]) -> Error {
+    let message = format!(
+        "class lists differ: the maps are of `{}`, this data set has [{}]",
+        name.escape_debug(),
+        foreground.join(", ")
+    );
+    Error::malformed(path, message).remedy("pass the class file that the maps were made with (--classes)")
+}
+
+/// h×w planes as one L×h×w tensor.
+fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
+    let Some(first) = planes.first() else {
+        return Err(Error::malformed(path, "there are no class maps in the file"));
     };
-    let maps = Tensor::new(&[classes.len(), h, w], data)?;
-    Ok(ClassMaps { classes, maps, image_size: (height, width) })
+    let &[h, w] = first.shape() else {
+        return Err(Error::malformed(
+            path,
+            format!("a class map is height × width, not {:?}", first.shape()),
+        ));
+    };
+    if h * w == 0 || planes.iter().any(|plane| plane.shape() != [h, w]) {
+        return Err(Error::malformed(path, "the class maps are empty or of unequal sizes"));
+    }
+    let shape = [planes.len(), h, w];
+    let mut data = super::reserve(path, planes.len() * h * w)?;
+    planes.iter().for_each(|plane| data.extend_from_slice(plane.data()));
+    Tensor::new(&shape, data)
+}
+
+fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
+    let malformed = |message: &str| {
+        Error::malformed(path, message)
+            .remedy("class maps are .npy dictionaries {class index: map}, or {\"keys\", \"high_res\"}")
+    };
+    let Contents::Object(object) = npy::open(path, bytes)? else {
+        return Err(malformed("a plain array, not class maps"));
+    };
+    let pickle = Pickle::parse(path, object, 0)?;
+    let entries =
+        pickle.dict(pickle.root).ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
+    let mut budget = Budget::new(bytes.len());
+    let mut array = |at: Ref, name: &str| -> Result<Tensor> {
+        let view = pickle.array(at).ok_or_else(|| malformed(&format!("`{name}` is not an array")))?;
+        npy::tensor_of(path, name, &view, &mut budget)
+    };
+    let field = |name: &str| entries.iter().find(|(key, _)| pickle.text(*key) == Some(name)).map(|(_, v)| *v);
+    let class = |index: i64| {
+        let name = usize::try_from(index).ok().and_then(|i| foreground.get(i));
+        name.cloned().ok_or_else(|| unknown_class(path, &format!("class number {index}"), foreground))
+    };
+    let (indices, maps) = match (field("keys"), field("high_res").or_else(|| field("cam"))) {
+        (Some(keys), Some(maps)) => {
+            let (keys, maps) = (array(keys, "keys")?, array(maps, "maps")?);
+            if maps.shape().len() != 3 || keys.len() != maps.shape()[0] || maps.is_empty() {
+                let message = format!("keys {:?} do not fit maps {:?}", keys.shape(), maps.shape());
+                return Err(malformed(&message));
+            }
+            (keys.data().iter().map(|&k| k as i64).collect::<Vec<_>>(), maps)
+        }
+        _ => {
+            let (mut indices, mut planes) = (Vec::new(), Vec::new());
+            for &(key, value) in entries {
+                let index = pickle.int(key).ok_or_else(|| malformed("a key is not a class index"))?;
+                indices.push(index);
+                planes.push(array(value, &format!("class {index}"))?);
+            }
+            (indices, stack(path, planes)?)
+        }
+    };
+    let classes: Vec<String> = indices.into_iter().map(class).collect::<Result<_>>()?;
+    if let Some(twice) = classes.iter().enumerate().find(|(i, name)| classes[..*i].contains(name)) {
+        return Err(malformed(&format!("the class `{}` occurs twice", twice.1)));
+    }
+    let image_size = (maps.shape()[1], maps.shape()[2]);
+    Ok(ClassMaps { classes, maps, image_size })
+}
+
+/// The planes of L×h×w maps, checked against the class list.
+fn planes(maps: &ClassMaps) -> Result<(usize, usize, std::slice::ChunksExact<'_, f32>)> {
+    match *maps.maps.shape() {
+        [l, h, w] if l == maps.classes.len() && h * w > 0 => Ok((h, w, maps.maps.data().chunks_exact(h * w))),
+        _ => Err(Error::shape(
+            "class maps",
+            format!("{:?} for {} classes", maps.maps.shape(), maps.classes.len()),
+        )),
+    }
+}
+
+/// Writes maps as f16 safetensors; complete or absent.
+///
+/// # Errors
+/// A tensor that is not L×h×w, a folder that cannot be written.
+pub fn write_safetensors(path: &Path, maps: &ClassMaps) -> Result<()> {
+    let (h, w, planes) = planes(maps)?;
+    let planes = maps
+        .classes
+        .iter()
+        .zip(planes)
+        .map(|(name, plane)| Ok((format!("{PREFIX}{name}"), Tensor::new(&[h, w], plane.to_vec())?)))
+        .collect::<Result<Vec<_>>>()?;
+    let named: Vec<(&str, &Tensor)> = planes.iter().map(|(name, plane)| (name.as_str(), plane)).collect();
+    let (height, width) = (maps.image_size.0.to_string(), maps.image_size.1.to_string());
+    write_tensors(path, &named, Dtype::F16, &[("image_height", &height), ("image_width", &width)])
+}
+
+/// Writes maps in psa's form: a 0-d object array of a pickled {class index: float32 h×w}. `indices[i]` is
+/// the class index of map i, 0 the first class after background.
+///
+/// # Errors
+/// A tensor that is not L×h×w with L indices below 2³¹, maps beyond 4 GiB, a folder that cannot be written.
+pub fn write_npy(path: &Path, maps: &ClassMaps, indices: &[usize]) -> Result<()> {
+    let (h, w, planes) = planes(maps)?;
+    let too_large =
+        || Error::shape("class maps", format!("{h}×{w} or a class index is too large for a pickle"));
+    let int = |value: usize| i32::try_from(value).map(i32::to_le_bytes).map_err(|_| too_large());
+    let length = u32::try_from(4 * h * w).map_err(|_| too_large())?.to_le_bytes();
+    if indices.len() != maps.classes.len() {
+        let message = format!("{} indices for {} maps", indices.len(), maps.classes.len());
+        return Err(Error::shape("class maps", message));
+    }
+    let mut b = npy::header_bytes("{'descr': '|O', 'fortran_order': False, 'shape': (), }");
+    // Protocol 3: the first with bytes. Objects 1 to 3 are the two functions and the element type.
+    b.extend(b"\x80\x03}q\x00cnumpy.core.multiarray\n_reconstruct\nq\x010cnumpy\nndarray\nq\x020");
+    b.extend(b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R");
+    b.extend(b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x030");
+    for (&index, plane) in indices.iter().zip(planes) {
+        b.push(b'J');
+        b.extend(int(index)?);
+        // _reconstruct(ndarray, (0,), b'b'), then its state (1, (h, w), dtype, False, bytes).
+        b.extend(b"h\x01h\x02K\x00\x85C\x01b\x87R(K\x01J");
+        b.extend(int(h)?);
+        b.push(b'J');
+        b.extend(int(w)?);
+        b.extend(b"\x86h\x03\x89B");
+        b.extend(length);
+        b.extend(npy::little_endian(plane));
+        b.extend(b"tbs");
+    }
+    b.push(b'.');
+    write_atomically(path, |w| w.write_all(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn foreground() -> Vec<String> {
+        ["cat", "tv monitor", "dog"].map(String::from).to_vec()
+    }
+
+    fn sample() -> ClassMaps {
+        let data = (0..2 * 3 * 5).map(|i| i as f32 / 32.0).collect();
+        ClassMaps {
+            classes: vec!["tv monitor".into(), "cat".into()],
+            maps: Tensor::new(&[2, 3, 5], data).unwrap(),
+            image_size: (23, 40),
+        }
+    }
+
+    #[test]
+    fn both_forms_survive_the_round_trip() {
+        let dir = tempfile::tempdir().unwrap();
+        let maps = sample();
+        let (a, b) = (dir.path().join("2007_1.safetensors"), dir.path().join("sub/2.npy"));
+        write_safetensors(&a, &maps).unwrap();
+        write_npy(&b, &maps, &[1, 0]).unwrap();
+        assert_eq!(find(dir.path(), "2007_1"), Some(a.clone()));
+        assert_eq!(find(dir.path(), "sub/2"), Some(b.clone()));
+        assert_eq!(find(dir.path(), "2"), None);
+        for (path, size) in [(a, (23, 40)), (b, (3, 5))] {
+            let got = read(&path, &foreground()).unwrap();
+            assert_eq!((got.classes, got.image_size), (maps.classes.clone(), size));
+            // Multiples of 1/32 below 1 are exact in f16.
+            assert_eq!((got.maps.shape(), got.maps.data()), (maps.maps.shape(), maps.maps.data()));
+            let e = read(&path, &foreground()[..1]).unwrap_err();
+            assert!(e.message().contains("class lists differ"), "{e}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_class_maps_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let plane = Tensor::zeros(&[2, 2]);
+        write_tensors(&path, &[("cam/cat", &plane)], Dtype::F16, &[]).unwrap();
+        assert!(read(&path, &foreground()).unwrap_err().message().contains("image_height"));
+        let size = [("image_height", "9"), ("image_width", "9")];
+        write_tensors(&path, &[], Dtype::F16, &size).unwrap();
+        assert!(read(&path, &foreground()).is_err());
+        write_tensors(&path, &[("cam/cat", &plane), ("cam/dog", &Tensor::zeros(&[2, 3]))], Dtype::F16, &size)
+            .unwrap();
+        assert!(read(&path, &foreground()).is_err());
+        write_tensors(&path, &[("cam/cat", &Tensor::full(&[2, 2], f32::NAN))], Dtype::F16, &size).unwrap();
+        assert!(read(&path, &foreground()).unwrap_err().message().contains("NaN"));
+        assert!(write_npy(&path, &sample(), &[0]).is_err());
+        assert!(write_npy(&path, &sample(), &[0, usize::MAX]).is_err());
+    }
+
+    static FILES: std::sync::LazyLock<[Vec<u8>; 2]> = std::sync::LazyLock::new(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("1"), dir.path().join("2"));
+        write_safetensors(&a, &sample()).unwrap();
+        write_npy(&b, &sample(), &[1, 0]).unwrap();
+        [std::fs::read(a).unwrap(), std::fs::read(b).unwrap()]
+    });
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #[test]
+        fn damaged_maps_are_values_or_errors(
+            which in 0..2usize,
+            at: prop::sample::Index,
+            value: u8,
+            cut: prop::sample::Index,
+        ) {
+            let path = Path::new("x");
+            let mut bytes = FILES[which].clone();
+            prop_assert!(decode(path, &bytes[..cut.index(bytes.len())], &foreground()).is_err());
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = decode(path, &bytes, &foreground());
+        }
+    }
 }

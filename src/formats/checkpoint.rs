@@ -129,6 +129,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
 }
 
 /// The metadata and tensors of what [`load`] would load, for `inspect`.
+#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 pub(crate) fn latest_tensors(folder: &Path) -> Result<(PathBuf, TensorFile)> {
     let file = latest_file(folder)?;
     let bytes = read_file(&file)?;

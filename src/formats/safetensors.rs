@@ -70,6 +70,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<TensorFile> {
 }
 
 /// The text metadata alone, without decoding any array; the sizes are checked all the same.
+#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 pub(crate) fn metadata_of(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     Ok(header_of(path, bytes)?.0.metadata)
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::{checkpoint, safetensors};
+use super::{CHANNELS_LAST, LAYOUT, checkpoint, safetensors};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Named tensors of a checkpoint folder or a `.safetensors` file. Convolution weights are O×KH×KW×I.
+/// Named tensors of a checkpoint folder or a `.safetensors` file, convolution weights as O×KH×KW×I: files
+/// that do not say that they have that layout hold O×I×KH×KW and are permuted.
 ///
 /// # Errors
 /// A file of another kind, a damaged one, values that are not finite.
@@ -22,11 +23,40 @@ pub fn read_weights(path: &Path) -> Result<Vec<(String, Tensor)>> {
             Error::invalid("weights are read from checkpoint folders and .safetensors files").in_file(path)
         );
     }
-    let tensors = safetensors::read_tensors(path)?.tensors;
-    match tensors.iter().find(|(_, t)| !t.is_finite()) {
-        Some((name, _)) => {
-            Err(Error::malformed(path, format!("tensor `{name}` has values that are not finite")))
+    let file = safetensors::read_tensors(path)?;
+    let ours = file.metadata.get(LAYOUT).is_some_and(|v| v == CHANNELS_LAST);
+    let mut tensors = file.into_pairs();
+    for (name, tensor) in &mut tensors {
+        if !tensor.is_finite() {
+            return Err(Error::malformed(path, format!("tensor `{name}` has values that are not finite")));
         }
-        None => Ok(tensors),
+        if let (&[o, i, h, w], false) = (tensor.shape(), ours) {
+            let data = tensor.data();
+            let at = |at: usize| {
+                let (ci, x, y, co) = (at % i, at / i % w, at / i / w % h, at / i / w / h);
+                data[((co * i + ci) * h + y) * w + x]
+            };
+            *tensor = Tensor::new(&[o, h, w, i], (0..data.len()).map(at).collect())?;
+        }
+    }
+    Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::safetensors::{Dtype, write_tensors};
+
+    #[test]
+    fn foreign_convolutions_are_permuted_and_own_ones_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        let w = Tensor::new(&[1, 2, 1, 3], vec![1., 2., 3., 4., 5., 6.]).unwrap();
+        write_tensors(&path, &[("w", &w)], Dtype::F32, &[]).unwrap();
+        let read = read_weights(&path).unwrap().remove(0).1;
+        assert_eq!((read.shape(), read.data()), (&[1, 1, 3, 2][..], &[1., 4., 2., 5., 3., 6.][..]));
+        write_tensors(&path, &[("w", &w)], Dtype::F32, &[(LAYOUT, CHANNELS_LAST)]).unwrap();
+        assert_eq!(read_weights(&path).unwrap().remove(0).1, w);
+        assert!(read_weights(dir.path()).is_err());
     }
 }

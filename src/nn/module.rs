@@ -106,7 +106,7 @@ impl Parameters {
                 faults.push(format!("`{name}` is {have:?}, the network wants {want:?}"));
             }
         }
-        let missing = self.list.iter().zip(&seen).filter(|(p, seen)| !**seen && !(partial && p.new));
+        let missing = self.list.iter().zip(&seen).filter(|(p, seen)| !(**seen || partial && p.new));
         let missing: Vec<_> = missing.map(|(p, _)| format!("`{}` is missing", p.name)).collect();
         // A tensor of the wrong shape is in the file: do not list it twice.
         faults.extend(missing.into_iter().filter(|m| {

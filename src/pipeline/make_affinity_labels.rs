@@ -11,8 +11,8 @@ use std::path::Path;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::formats::cams;
-use crate::formats::codec::{read_rgb, write_labels};
-use crate::formats::image::{LabelMap, RgbImage};
+use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb};
+use crate::formats::label_png::write_labels;
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::class_maps;
 use crate::ops::crf::DenseCrf;
@@ -75,7 +75,7 @@ pub fn make_affinity_labels(
         if target.exists() && (!scores || score_target.exists()) {
             return Ok(Outcome::Kept);
         }
-        let image = read_rgb(&sample.image)?;
+        let image = read_rgb(&sample.image, Exif::Ignore)?;
         let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
         let made = affinity_labels_of(&image, &maps, &names, config)?;
         if scores {

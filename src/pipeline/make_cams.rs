@@ -10,8 +10,7 @@ use crate::config::{CamConfig, Config, Preset};
 use crate::data::augment::{mirror, normalize, resize_cubic};
 use crate::data::{Classes, Dataset};
 use crate::formats::cams::{self, ClassMaps};
-use crate::formats::codec::read_rgb;
-use crate::formats::image::RgbImage;
+use crate::formats::image::{Exif, RgbImage, read_rgb};
 use crate::nn::CamNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
@@ -22,6 +21,15 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::{Outcome, StageCount, for_each_image};
+
+/// How maps are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CamFormat {
+    /// f16 at stride 8 in safetensors.
+    Safetensors,
+    /// f32 at image size in psa's pickled `.npy` dictionaries.
+    Npy,
+}
 
 /// round(size · scale), half to even as Python and NumPy round, at least 1.
 pub fn scaled(size: usize, scale: f64) -> usize {
@@ -83,6 +91,7 @@ pub fn make_cams(
     parameters: &Parameters,
     data: &Dataset,
     config: &Config,
+    format: CamFormat,
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
@@ -93,14 +102,14 @@ pub fn make_cams(
             return Ok(Outcome::Kept);
         }
         let present: Vec<usize> = tags.iter().map(|t| t - 1).collect();
-        let image = read_rgb(&sample.image)?;
+        let image = read_rgb(&sample.image, Exif::Ignore)?;
         let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)?;
-        write_cams(output, &sample.id, &image, &maps, &present, &class_names)?;
+        write_cams(output, &sample.id, &image, &maps, &present, &class_names, format)?;
         Ok(Outcome::Written)
     })
 }
 
-/// Writes one image's maps, L×H×W at image size, at stride 8.
+/// Writes one image's maps, L×H×W at image size, in either form.
 pub fn write_cams(
     output: &Path,
     id: &str,
@@ -108,12 +117,21 @@ pub fn write_cams(
     maps: &Tensor,
     present: &[usize],
     class_names: &[String],
+    format: CamFormat,
 ) -> Result<()> {
-    let (h, w) = (image.height, image.width);
-    let names = present.iter().map(|&c| class_names[c].clone()).collect();
-    let grid = class_maps::resize(maps, h.div_ceil(STRIDE), w.div_ceil(STRIDE))?;
-    let maps = ClassMaps { classes: names, maps: grid, image_size: (h, w) };
-    cams::write_safetensors(&output.join(format!("{id}.safetensors")), &maps)
+    let image_size @ (h, w) = (image.height, image.width);
+    let classes = present.iter().map(|&c| class_names[c].clone()).collect();
+    match format {
+        CamFormat::Safetensors => {
+            let maps = class_maps::resize(maps, h.div_ceil(STRIDE), w.div_ceil(STRIDE))?;
+            let path = output.join(format!("{id}.safetensors"));
+            cams::write_safetensors(&path, &ClassMaps { classes, maps, image_size })
+        }
+        CamFormat::Npy => {
+            let maps = ClassMaps { classes, maps: maps.clone(), image_size };
+            cams::write_npy(&output.join(format!("{id}.npy")), &maps, present)
+        }
+    }
 }
 
 /// The maps of an image from its file, at h×w and with maximum 1 each again, and the label of each.
@@ -121,7 +139,7 @@ pub fn write_cams(
 /// # Errors
 /// A file that is none, or of an image of another size; a class that the data set does not have.
 pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Result<(Tensor, Vec<u8>)> {
-    let stored = cams::read(path)?;
+    let stored = cams::read(path, classes.foreground())?;
     if stored.image_size != (h, w) {
         let (sh, sw) = stored.image_size;
         return Err(

@@ -15,6 +15,7 @@ use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::formats::atomic::write_atomically;
+use crate::formats::checkpoint;
 use crate::{Error, Result};
 
 /// What is known of one stage.
@@ -151,6 +152,19 @@ pub fn hash_folder(folder: &Path) -> Result<String> {
     list(folder, &mut files)?;
     files.sort();
     hash_files(&files, folder)
+}
+
+/// Hash of the newest checkpoint's weights: equal weights, equal hash.
+pub fn weights_hash(folder: &Path) -> Result<String> {
+    if !checkpoint::exists(folder) {
+        return Ok("none".into());
+    }
+    let mut hash = Xxh3::new();
+    for (name, tensor) in checkpoint::load(folder)?.tensors {
+        hash.update(name.as_bytes());
+        tensor.data().iter().for_each(|v| hash.update(&v.to_le_bytes()));
+    }
+    Ok(format!("{:016x}", hash.digest()))
 }
 
 /// Hash of the contents of files, named relative to `root`.

@@ -18,7 +18,7 @@ pub fn backbone(width: Width) -> ResNet38 {
 
 /// The CAM network for so many classes, background not counted.
 pub fn cam_net(config: &Config, classes: usize) -> CamNet {
-    let head = if config.preset == Preset::Psa { CamHead::Psa } else { CamHead::Paper };
+    let head = if config.cam.head == Preset::Psa { CamHead::Psa } else { CamHead::Paper };
     CamNet { backbone: backbone(config.backbone.width), head, classes }
 }
 
@@ -51,6 +51,7 @@ pub fn describe(config: &Config, kind: &str) -> Value {
             "radius": config.affinity.radius,
         }),
         "segmentation" => json!({ "dilation": config.segmentation.dilation }),
+        "cam" => json!({ "head": config.cam.head }),
         _ => json!({}),
     };
     merge(base, more)
@@ -109,6 +110,7 @@ fn read(path: &Path, kind: &str, config: &Config) -> Result<Source> {
             config.affinity.border = serde_json::from_value(field("border")).map_err(malformed)?;
             config.affinity.radius = serde_json::from_value(field("radius")).map_err(malformed)?;
         }
+        "cam" => config.cam.head = serde_json::from_value(field("head")).map_err(malformed)?,
         "segmentation" => {
             config.segmentation.dilation = serde_json::from_value(field("dilation")).map_err(malformed)?;
         }

@@ -9,11 +9,10 @@ use crate::config::Config;
 use crate::data::{Dataset, DatasetOptions, TagUse};
 use crate::eval::ConfusionMatrix;
 use crate::formats::atomic::{FolderLock, sweep, write_atomically};
-use crate::formats::checkpoint;
 use crate::progress::{Progress, check_interrupted};
 use crate::{Error, Result};
 
-use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of};
+use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of, weights_hash};
 use super::networks::{load_affinity, load_cam, load_segmentation};
 use super::score::{score_cams, score_labels};
 use super::stages::{TrainStage, train_affinity, train_cam, train_segmentation};
@@ -70,7 +69,7 @@ impl Stage<'_> {
 fn outputs_of(writes: &[PathBuf], training: bool) -> Result<String> {
     let hashes: Vec<String> = writes
         .iter()
-        .map(|folder| if training { checkpoint::weights_hash(folder) } else { hash_folder(folder) })
+        .map(|folder| if training { weights_hash(folder) } else { hash_folder(folder) })
         .collect::<Result<_>>()?;
     Ok(key_of(&hashes.iter().map(String::as_str).collect::<Vec<_>>()))
 }
@@ -97,7 +96,8 @@ impl Run<'_> {
                 if self.stale { "run again: a stage before it will run".into() } else { plan.to_string() };
             self.stale |= plan != Plan::Skip;
             self.plans.push((name, text));
-            return Ok((String::new(), 0.0, Value::Null));
+            let outputs = self.manifest.get(name).and_then(|entry| entry.outputs.clone());
+            return Ok((outputs.unwrap_or_default(), 0.0, Value::Null));
         }
         if plan != Plan::Skip {
             log::info!("{name}: {plan}");
@@ -214,6 +214,7 @@ impl Run<'_> {
                         &loaded.parameters,
                         data,
                         &loaded.config,
+                        make_cams::CamFormat::Safetensors,
                         &cams,
                         progress,
                     )?;

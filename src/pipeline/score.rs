@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use crate::data::{Dataset, Sample};
 use crate::eval::ConfusionMatrix;
 use crate::formats::cams;
-use crate::formats::codec::read_labels;
 use crate::formats::image::LabelMap;
+use crate::formats::label_png::read_labels;
 use crate::ops::class_maps;
 use crate::{Error, Result};
 

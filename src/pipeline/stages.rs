@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::config::{Config, TrainingConfig};
 use crate::data::Dataset;
-use crate::data::augment::Recipe;
+use crate::data::augment::{Recipe, Scale};
 use crate::formats::checkpoint;
-use crate::formats::codec::{read_labels, read_rgb};
+use crate::formats::image::{Exif, read_rgb};
+use crate::formats::label_png::read_labels;
 use crate::nn::Network;
 use crate::nn::module::Forward;
 use crate::nn::resnet38::STRIDE;
@@ -48,7 +49,7 @@ impl TrainStage<'_> {
         let config = self.config;
         let init = Some(config.backbone.init.as_path()).filter(|p| !p.as_os_str().is_empty());
         let init_hash = match init {
-            Some(path) if checkpoint::exists(path) => checkpoint::weights_hash(path)?,
+            Some(path) if checkpoint::exists(path) => super::manifest::weights_hash(path)?,
             Some(path) => super::manifest::hash_files(&[path.to_path_buf()], path.parent().unwrap_or(path))?,
             None => String::new(),
         };
@@ -93,10 +94,11 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
         stage.data.samples.iter().filter_map(|s| Some((s.image.clone(), s.tags.clone()?))).collect(),
     );
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
-    let augment = Recipe::cam(recipe.crop);
+    let [min, max] = stage.config.cam.long_side;
+    let augment = Recipe { scale: Scale::LongSide { min, max }, ..hued(Recipe::cam(recipe.crop), recipe) };
     let make: MakeSample<(Tensor, Vec<f32>)> = Arc::new(move |i, random| {
         let (path, tags) = &samples[i];
-        let image = augment.apply(&read_rgb(path)?, None, random)?.image;
+        let image = augment.apply(&read_rgb(path, Exif::Ignore)?, None, random)?.image;
         let mut target = vec![0f32; classes];
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
@@ -108,6 +110,12 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
         let targets = Tensor::new(&[batch.len(), classes], targets)?;
         Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
     })
+}
+
+/// A recipe with the configuration's change of hue.
+fn hued(mut recipe: Recipe, training: &TrainingConfig) -> Recipe {
+    recipe.jitter.hue = training.hue;
+    recipe
 }
 
 /// Images of a list that have a label PNG in a folder.
@@ -134,7 +142,9 @@ fn labelled_sample(
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
-        let made = augment.apply(&read_rgb(image)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
+        let made = augment
+            .apply(&read_rgb(image, Exif::Ignore)?, Some(&map), random)
+            .map_err(|e| e.in_file(labels))?;
         let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
         Ok((made.image, labels_to_grid(&map, STRIDE).labels))
     })
@@ -154,7 +164,7 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
     };
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
-    let make = labelled_sample(samples, Recipe::affinity(config.training.crop));
+    let make = labelled_sample(samples, hued(Recipe::affinity(config.training.crop), &config.training));
     stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
@@ -178,7 +188,7 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let network = networks::segmentation_net(stage.config, stage.data.classes.len());
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
-    let augment = Recipe::segmentation(recipe.crop);
+    let augment = hued(Recipe::segmentation(recipe.crop), recipe);
     let make = labelled_sample(samples, augment);
     stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;

@@ -2,7 +2,7 @@
 
 use fast_image_resize as fir;
 
-use crate::formats::image::{IGNORE, LabelMap, RgbImage};
+use crate::formats::image::{LabelMap, RgbImage};
 use crate::{Error, Result};
 
 /// Resamples with the cubic kernel of a = −½ (Keys 1981, Catmull–Rom), widened when shrinking so that
@@ -59,26 +59,4 @@ pub fn mirror(image: &RgbImage) -> RgbImage {
 pub fn mirror_labels(map: &LabelMap) -> LabelMap {
     let rows = map.labels.chunks_exact(map.width.max(1));
     LabelMap { labels: rows.flat_map(|row| row.iter().rev().copied()).collect(), ..*map }
-}
-
-/// Labels on the grid of features, ⌈H/stride⌉×⌈W/stride⌉: a cell takes the label that more than half of
-/// its stride×stride pixels hold, else it is neutral (255); pixels beyond the border are neutral.
-pub fn grid_labels(map: &LabelMap, stride: usize) -> LabelMap {
-    let stride = stride.max(1);
-    let (width, height) = (map.width.div_ceil(stride), map.height.div_ceil(stride));
-    let mut labels = Vec::with_capacity(width * height);
-    for gy in 0..height {
-        let rows = gy * stride..((gy + 1) * stride).min(map.height);
-        for gx in 0..width {
-            let columns = gx * stride..((gx + 1) * stride).min(map.width);
-            let mut counts = [0u32; 256];
-            for y in rows.clone() {
-                let row = &map.labels[y * map.width..][..map.width];
-                row[columns.clone()].iter().for_each(|&l| counts[usize::from(l)] += 1);
-            }
-            let majority = counts.iter().position(|&c| 2 * c as usize > stride * stride);
-            labels.push(majority.map_or(IGNORE, |l| l as u8));
-        }
-    }
-    LabelMap { width, height, labels }
 }

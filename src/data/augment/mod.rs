@@ -11,7 +11,7 @@ mod geometry;
 mod tests;
 
 pub use colour::Jitter;
-pub use geometry::{grid_labels, mirror, mirror_labels, resize_cubic, resize_nearest};
+pub use geometry::{mirror, mirror_labels, resize_cubic, resize_nearest};
 
 use crate::formats::image::{IGNORE, LabelMap, RgbImage};
 use crate::rng::Stream;

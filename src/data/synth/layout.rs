@@ -34,13 +34,13 @@ pub(super) struct Layout {
     pub occluder: Option<Outline>,
 }
 
-/// A body of random shape and surface, `length` pixels long, with a part about a third as wide at one end.
+/// A body of random shape and surface, `length` pixels long, with a part about two fifths as wide at one end.
 fn random_object(random: &mut Stream, size: f32, length: f32) -> Object {
     let unit = size / 128.0;
     let half = [0.5 * length, 0.5 * length * random.range(0.5, 0.75)];
-    let radius = 0.5 * (length * random.range(0.31, 0.37)).clamp(19.0 * unit, 30.0 * unit);
+    let radius = 0.5 * (length * random.range(0.36, 0.42)).clamp(23.0 * unit, 36.0 * unit);
     let axis = direction(random);
-    // The part stays wholly inside the picture; the body may leave it by up to about a third.
+    // The part stays wholly inside the picture; the body may leave it by up to about a quarter.
     let inside = radius + 1.5 * unit;
     let at = [random.range(inside, size - inside), random.range(inside, size - inside)];
     let along = half[0] - radius * random.range(0.4, 0.8);
@@ -64,7 +64,7 @@ pub(super) fn random_layout(random: &mut Stream, size: usize) -> Layout {
         _ => 3,
     };
     for attempt in 1.. {
-        let (low, high) = [(62.0, 100.0), (54.0, 82.0), (50.0, 68.0)][count - 1];
+        let (low, high) = [(66.0, 104.0), (60.0, 86.0), (56.0, 70.0)][count - 1];
         let objects: Vec<Object> = (0..count)
             .map(|_| {
                 let length = random.range(low, high) * unit;
@@ -108,7 +108,7 @@ fn owners_of(objects: &[Object], occluder: Option<&Outline>, size: usize) -> Vec
     owners
 }
 
-/// Whether two thirds of the object (what lies beyond the border counted as hidden) and nine tenths of
+/// Whether three quarters of the object (what lies beyond the border counted as hidden) and nine tenths of
 /// its part can be seen.
 fn shows(object: &Object, index: u8, owners: &[u8], size: usize) -> bool {
     let (mut seen, mut part, mut part_seen) = (0u32, 0u32, 0u32);
@@ -130,7 +130,7 @@ fn shows(object: &Object, index: u8, owners: &[u8], size: usize) -> bool {
         whole += u32::from(object.distance(x, y) < 0.0);
     }
     let area = whole as f32 * (2.6 * a / steps as f32) * (2.6 * b / steps as f32);
-    seen as f32 > 0.66 * area && part_seen as f32 > 0.9 * part as f32
+    seen as f32 > 0.75 * area && part_seen as f32 > 0.9 * part as f32
 }
 
 /// Calls `f(index, x, y)` for the centre of every pixel that the object may touch.

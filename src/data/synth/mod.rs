@@ -2,7 +2,7 @@
 //! of a larger object.
 //!
 //! An object is a *body* (ellipse, blob, box, capsule or irregular polygon, of any size, angle and
-//! surface) with a *part* at one end, about a third as long as the whole. Bodies of all classes come
+//! surface) with a *part* at one end, about two fifths as wide as the body is long. Bodies of all classes come
 //! from one distribution, so only the part tells the class; the part is what a classifier learns and
 //! what its class activation map shows. The body is coherent and has an edge, so that affinities can
 //! carry the map over it. The background has gradients, noise, patches of the same surfaces, lines,

@@ -106,7 +106,7 @@ fn clutter(random: &mut Stream, canvas: &mut Canvas, unit: f32) {
     }
     for _ in 0..3 + random.below(8) {
         // A few are as vivid as parts, but small and of one colour.
-        let vivid = random.chance(0.2);
+        let vivid = random.chance(0.08);
         let width = random.range(1.8, 4.6) * unit;
         let at = anywhere(random);
         let (axis, half) = (direction(random), [width, width * random.range(0.5, 1.0)]);

@@ -27,7 +27,7 @@ pub(super) struct Texture {
 impl Texture {
     /// A random surface; `unit` is the length, in pixels, of 1/128 of the picture's side.
     pub fn random(random: &mut Stream, unit: f32) -> Self {
-        let (hue, saturation, value) = (random.uniform(), random.range(0.12, 0.62), random.range(0.32, 0.88));
+        let (hue, saturation, value) = (random.uniform(), random.range(0.06, 0.45), random.range(0.32, 0.88));
         // Contrast within a surface stays far below that across an object's edge.
         let lighter = if value > 0.6 { -1.0 } else { 1.0 };
         let second = from_hsv(

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 use super::{CLASSES, Scene, SynthOptions, render};
 use crate::Result;
-use crate::data::files::{write_bytes, write_jpeg, write_labels};
+use crate::formats::atomic::write_atomically;
+use crate::formats::image::write_jpeg;
+use crate::formats::label_png::write_labels;
 
 /// JPEG quality of the pictures: artefacts as on photographs, edges intact.
 const QUALITY: u8 = 92;
@@ -30,18 +32,22 @@ pub fn generate(
         write_jpeg(&output.join(format!("JPEGImages/{id}.jpg")), &scene.image, QUALITY)?;
         write_labels(&output.join(format!("SegmentationClass/{id}.png")), &scene.mask)?;
         let xml = annotation(&id, &scene);
-        write_bytes(&output.join(format!("Annotations/{id}.xml")), xml.as_bytes())?;
+        write_text(&output.join(format!("Annotations/{id}.xml")), &xml)?;
         progress(1)
     })?;
     let names: Vec<&str> = std::iter::once("background").chain(CLASSES).collect();
-    write_bytes(&output.join("classes.txt"), (names.join("\n") + "\n").as_bytes())?;
+    write_text(&output.join("classes.txt"), &(names.join("\n") + "\n"))?;
     for (name, val) in [("train", false), ("val", true)] {
         let list: String =
             (0..options.images).filter(|&i| options.is_val(i) == val).map(|i| id_of(i) + "\n").collect();
         let path = output.join(format!("ImageSets/Segmentation/{name}.txt"));
-        write_bytes(&path, list.as_bytes())?;
+        write_text(&path, &list)?;
     }
     Ok(())
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, |w| w.write_all(text.as_bytes()))
 }
 
 fn id_of(index: usize) -> String {

@@ -50,7 +50,11 @@ mod tests {
     fn both_match_the_definition() {
         for shape in [vec![1], vec![2, 3, 5, 7]] {
             let x = random(&shape, 1);
-            check(&[x.clone()], |tape, v| relu(tape, &v[0]), |v| v[0].iter().map(|x| x.max(0.0)).collect());
+            check(
+                std::slice::from_ref(&x),
+                |tape, v| relu(tape, &v[0]),
+                |v| v[0].iter().map(|x| x.max(0.0)).collect(),
+            );
             let reference = |x: &f64| if *x > 0.0 { *x } else { x.exp_m1() };
             check(&[x], |tape, v| elu(tape, &v[0]), |v| v[0].iter().map(reference).collect());
         }

@@ -6,7 +6,7 @@
 //! *Learning*: μ and σ² (biased) are the batch's; the gradient runs through them. The statistics are
 //! returned with the unbiased variance, which is what running averages are made of.
 //!
-//! Sums over pixels are taken in f32 over ranges of [`RANGE`] pixels and joined in f64, in order.
+//! Sums over pixels are taken in f32 over ranges of 512 pixels and joined in f64, in order.
 
 use rayon::prelude::*;
 

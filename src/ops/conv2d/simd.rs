@@ -264,7 +264,7 @@ macro_rules! entry {
 #[cfg(target_arch = "x86_64")]
 mod entries {
     use super::x86::{Avx2, Avx512};
-    use super::{ForwardTile, OuterTile, forward, outer};
+    use super::{ForwardTile, OuterKernels, OuterTile, forward, outer};
     entry!(forward_512_64, forward, ForwardTile, Avx512, 6, 4, "avx512f");
     entry!(forward_512_32, forward, ForwardTile, Avx512, 12, 2, "avx512f");
     entry!(forward_512_16, forward, ForwardTile, Avx512, 12, 1, "avx512f");
@@ -293,7 +293,7 @@ mod entries {
         }
     }
 
-    pub(super) fn outer_of(avx512: bool, width: usize) -> [(usize, unsafe fn(&OuterTile)); 2] {
+    pub(super) fn outer_of(avx512: bool, width: usize) -> OuterKernels {
         match (avx512, width) {
             (true, 64) => [(6, outer_512_64), (1, single_64)],
             (true, 32) => [(8, outer_512_32), (1, single_32)],
@@ -313,6 +313,9 @@ entry!(outer_plain_8, outer, OuterTile, Plain, 8, 1);
 entry!(single_plain_16, outer, OuterTile, Plain, 1, 2);
 entry!(single_plain_8, outer, OuterTile, Plain, 1, 1);
 
+/// (rows, kernel), most rows first, the last with one row.
+pub(super) type OuterKernels = [(usize, unsafe fn(&OuterTile)); 2];
+
 /// The forward kernel of a panel width; it works on [`tile_rows`] rows.
 pub(super) fn forward_kernel(isa: Isa, width: usize) -> unsafe fn(&ForwardTile) {
     match isa {
@@ -326,7 +329,7 @@ pub(super) fn forward_kernel(isa: Isa, width: usize) -> unsafe fn(&ForwardTile) 
 }
 
 /// The weight-gradient kernels of a panel width: (rows, kernel), most rows first, the last with one row.
-pub(super) fn outer_kernels(isa: Isa, width: usize) -> [(usize, unsafe fn(&OuterTile)); 2] {
+pub(super) fn outer_kernels(isa: Isa, width: usize) -> OuterKernels {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => entries::outer_of(true, width),

@@ -154,7 +154,7 @@ impl Lattice {
     pub(super) fn new<const D: usize, const D1: usize>(points: &[[f64; D]]) -> Self {
         assert_eq!(D + 1, D1);
         let simplices: Vec<([Key; D1], [f32; D1])> =
-            points.par_iter().with_min_len(CHUNK).map(|point| simplex::<D, D1>(point)).collect();
+            points.par_iter().with_min_len(CHUNK).map(simplex::<D, D1>).collect();
         let mut table = KeyTable::new();
         let mut vertex = Vec::with_capacity(points.len() * D1);
         let (mut last_keys, mut last_ids) = ([Key::MAX; D1], [0u32; D1]);

@@ -33,12 +33,11 @@ fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
     [first, second.collect()]
 }
 
+/// Values at the points to filtered values.
+type Filter = Box<dyn Fn(&[f64]) -> Vec<f64>>;
+
 /// Mean field in f64 with any filter.
-fn mean_field(
-    scores: &Tensor,
-    options: &CrfOptions,
-    filters: &[(f64, Box<dyn Fn(&[f64]) -> Vec<f64>>)],
-) -> Vec<f64> {
+fn mean_field(scores: &Tensor, options: &CrfOptions, filters: &[(f64, Filter)]) -> Vec<f64> {
     let (labels, n) = (scores.shape()[0], scores.shape()[1] * scores.shape()[2]);
     let unary: Vec<f64> = scores.data().iter().map(|&p| f64::from(p).clamp(1e-5, 1.0).ln()).collect();
     let softmax = |energy: &[f64]| {
@@ -67,7 +66,7 @@ fn mean_field(
 }
 
 /// The definition: every pixel with every other.
-fn exact(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
+fn exact(points: Vec<Vec<f64>>) -> Filter {
     Box::new(move |values| {
         let kernel =
             |a: &[f64], b: &[f64]| (-0.5 * a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>()).exp();
@@ -76,7 +75,7 @@ fn exact(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
 }
 
 /// The lattice again, plainly: a map from coordinates to values, all in f64.
-fn plain_lattice(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
+fn plain_lattice(points: Vec<Vec<f64>>) -> Filter {
     let d = points[0].len();
     // Barycentric coordinates from the definition: raise, then peel off the simplex vertex by vertex.
     let simplices: Vec<Vec<(Vec<i64>, f64)>> = points
@@ -138,7 +137,7 @@ fn plain_lattice(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
 }
 
 /// The lattice under test as a filter of f64 values.
-fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Box<dyn Fn(&[f64]) -> Vec<f64>> {
+fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
     let points: Vec<[f64; D]> = points.iter().map(|p| std::array::from_fn(|i| p[i])).collect();
     let lattice = Lattice::new::<D, D1>(&points);
     Box::new(move |values| {

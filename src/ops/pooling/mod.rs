@@ -79,7 +79,7 @@ mod tests {
         for [n, h, w, c] in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 17, 19, 2]] {
             let x = random(&[n, h, w, c], 1);
             check(
-                &[x.clone()],
+                std::slice::from_ref(&x),
                 |tape, v| global_average_pooling(tape, &v[0]),
                 |v| {
                     let mean = |at: usize| {
@@ -91,7 +91,7 @@ mod tests {
             );
             for k in [1, 2, 8] {
                 check(
-                    &[x.clone()],
+                    std::slice::from_ref(&x),
                     |tape, v| average_pooling(tape, &v[0], k),
                     |v| {
                         let (oh, ow) = (h.div_ceil(k), w.div_ceil(k));
