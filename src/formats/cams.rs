@@ -10,8 +10,8 @@ use super::atomic::write_atomically;
 use super::elements::{Budget, Dtype, check_finite};
 use super::npy::{self, Contents};
 use super::pickle::{Pickle, Ref};
-use super::read_file;
 use super::safetensors::{self, write_tensors};
+use super::{read_file, torch};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -122,6 +122,9 @@ fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassM
         pickle.dict(pickle.root).ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
     let mut budget = Budget::new(bytes.len());
     let mut array = |at: Ref, name: &str| -> Result<Tensor> {
+        if torch::is_tensor(&pickle, at) {
+            return Ok(torch::embedded_tensor(path, &pickle, at, name, &mut budget)?.tensor);
+        }
         let view = pickle.array(at).ok_or_else(|| malformed(&format!("`{name}` is not an array")))?;
         npy::tensor_of(path, name, &view, &mut budget)
     };

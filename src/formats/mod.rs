@@ -10,10 +10,17 @@ pub mod checkpoint;
 mod elements;
 mod exif;
 pub mod image;
+mod inspect;
 pub mod label_png;
+mod mxnet;
 pub mod npy;
 mod pickle;
 pub mod safetensors;
+mod torch;
+pub mod weights;
+mod zip;
+
+pub use inspect::{TensorSummary, inspect};
 
 use std::io::Read;
 use std::path::Path;

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::atomic::write_atomically;
 use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor};
 use super::pickle::{ArrayView, Pickle};
+use super::zip::Entry;
 use super::{read_file, reserve};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -165,6 +166,21 @@ pub(crate) fn decode_array(
             Err(Error::malformed(path, format!("`{name}` holds Python objects; an array was expected")))
         }
     }
+}
+
+/// The arrays of an `.npz`: an archive of `.npy` files, whose names without the ending are the arrays'.
+pub(crate) fn decode_archive(
+    path: &Path,
+    entries: &[Entry<'_>],
+    budget: &mut Budget,
+) -> Result<Vec<StoredTensor>> {
+    let array = |entry: &Entry<'_>| {
+        let name = entry.name.strip_suffix(".npy").ok_or_else(|| {
+            Error::malformed(path, format!("`{}` in the archive is no .npy file", entry.name.escape_debug()))
+        })?;
+        decode_array(path, name, entry.data, budget)
+    };
+    entries.iter().map(array).collect()
 }
 
 /// Writes a plain array of f32, version 1.0; complete or absent.
