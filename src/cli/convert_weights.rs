@@ -6,10 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::session::{Outcome, Session, path_json};
-use crate::formats::safetensors::{Dtype, write_tensors};
-use crate::formats::weights::read_weights;
-use crate::formats::{CHANNELS_LAST, LAYOUT};
-use crate::tensor::Tensor;
+use crate::formats::weights::{read_weights, write_weights};
 use crate::{Error, Result, show_path};
 
 /// Convert weights of other programs to safetensors
@@ -40,8 +37,7 @@ impl ConvertWeights {
                 .remedy("choose another name, or replace it with --overwrite"));
         }
         let tensors = read_weights(&self.input)?;
-        let named: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
-        write_tensors(&self.output, &named, Dtype::F32, &[(LAYOUT, CHANNELS_LAST)])?;
+        write_weights(&self.output, &tensors)?;
         let values: usize = tensors.iter().map(|(_, t)| t.len()).sum();
         let text = format!("{} tensors, {values} values: {}", tensors.len(), show_path(&self.output));
         let json = json!({ "output": path_json(&self.output), "tensors": tensors.len(), "values": values });

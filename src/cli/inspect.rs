@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::session::{Outcome, Session};
-use crate::formats::image::{Exif, IGNORE, read_rgb};
+use crate::formats::image::{Exif, IGNORE, LabelMap, read_rgb};
 use crate::formats::label_png::read_labels;
 use crate::formats::safetensors::read_tensors;
-use crate::formats::{checkpoint, weights};
-use crate::tensor::Tensor;
-use crate::{Error, Result, show_path};
+use crate::formats::{TensorSummary, checkpoint, inspect};
+use crate::{Error, Result};
 
-/// Show what is in a file: tensors with shapes, ranges and NaN counts; images; masks
+/// Show what is in a file: tensors with types, shapes, ranges and NaN counts; images; masks
 ///
-/// Reads checkpoints, .safetensors, .pth, .params, .npz, .npy, photographs and label PNGs.
+/// Reads checkpoints, .safetensors, .pth, .params, .npz, .npy, photographs and label PNGs, told by their
+/// contents. Names and layout are the file's own.
 #[derive(Args)]
 #[command(after_help = "Examples:
   seedwalk inspect runs/cam
@@ -28,162 +28,100 @@ pub(super) struct Inspect {
 impl Inspect {
     pub fn run(self, _session: &Session) -> Result<Outcome> {
         let path = self.file.as_path();
-        if checkpoint::exists(path) {
-            return of_checkpoint(path);
-        }
-        if path.is_dir() {
+        if path.is_dir() && !checkpoint::exists(path) {
             return Err(Error::invalid("a folder without a checkpoint")
                 .in_file(path)
                 .remedy("name a file in it, or check a data set with `seedwalk check-data`"));
         }
-        let ending = path.extension().map(|e| e.to_ascii_lowercase());
-        match ending.as_deref().and_then(|e| e.to_str()) {
-            Some("safetensors") => {
-                let file = read_tensors(path)?;
-                let metadata = json!(file.metadata);
-                let mut lines = vec!["safetensors".to_string()];
-                lines.extend(file.metadata.iter().map(|(k, v)| format!("{k}: {}", shortened(v))));
-                Ok(of_tensors("safetensors", &lines, &file.into_pairs(), [("metadata", metadata)]))
+        let tensors = inspect(path)?;
+        let about = about(path, &tensors)?;
+        let mut text: String =
+            about.iter().map(|(key, value)| format!("{key}: {}\n", shortened(&plain(value)))).collect();
+        let mut values = 0;
+        for t in &tensors {
+            let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+            values += t.shape.iter().product::<usize>();
+            text += &format!("{:32} {:4} {shape:>16}", t.name, t.dtype);
+            if !t.mean.is_nan() {
+                text += &format!("  {:>11.4e} … {:>11.4e}  mean {:>11.4e}", t.min, t.max, t.mean);
             }
-            Some("png" | "jpg" | "jpeg") => of_picture(path),
-            _ => Ok(of_tensors("weights", &["weights".to_string()], &weights::read_weights(path)?, [])),
+            if t.nan_count > 0 {
+                text += &format!("  {} NaN", t.nan_count);
+            }
+            text.push('\n');
         }
+        text += &format!("{} tensors, {values} values", tensors.len());
+        // JSON has no NaN and no infinity: they become null.
+        let list: Vec<Value> = tensors
+            .iter()
+            .map(|t| {
+                json!({
+                    "name": t.name, "dtype": t.dtype, "shape": t.shape, "min": t.min, "max": t.max,
+                    "mean": t.mean, "nan_count": t.nan_count,
+                })
+            })
+            .collect();
+        let mut json = about;
+        json.insert("tensors".into(), json!(list));
+        json.insert("values".into(), json!(values));
+        Ok(Outcome::new(text, Value::Object(json)))
     }
 }
 
-fn of_checkpoint(path: &Path) -> Result<Outcome> {
-    let saved = checkpoint::load(path)?;
-    let lines = [
-        format!(
-            "checkpoint of the {} network, step {}, by seedwalk {}",
-            saved.kind, saved.step, saved.version
-        ),
-        format!("classes: {}", saved.classes.join(", ")),
-        format!("configuration: {}", saved.configuration),
-        format!("state: {}", saved.state),
-    ];
-    let optimizer = saved.optimizer.len();
-    Ok(of_tensors(
-        "checkpoint",
-        &lines,
-        &saved.tensors,
-        [
-            ("network", json!(saved.kind)),
-            ("step", json!(saved.step)),
-            ("version", json!(saved.version)),
-            ("classes", json!(saved.classes)),
-            ("configuration", saved.configuration),
-            ("state", saved.state),
-            ("optimizer_tensors", json!(optimizer)),
-        ],
-    ))
+/// What else is known of a file than its tensors.
+fn about(path: &Path, tensors: &[TensorSummary]) -> Result<Map<String, Value>> {
+    let value = if checkpoint::exists(path) {
+        let saved = checkpoint::load(path)?;
+        json!({
+            "kind": "checkpoint", "network": saved.kind, "step": saved.step, "version": saved.version,
+            "classes": saved.classes, "configuration": saved.configuration, "state": saved.state,
+            "optimizer_tensors": saved.optimizer.len(),
+        })
+    } else if is_picture(tensors, "labels") {
+        json!({ "kind": "labels", "labels": counts(&read_labels(path)?) })
+    } else if is_picture(tensors, "pixels") {
+        let upright = read_rgb(path, Exif::Apply)? != read_rgb(path, Exif::Ignore)?;
+        json!({ "kind": "photograph", "orientation_tag": upright })
+    } else {
+        // Whatever reads as safetensors may have metadata; other formats have none.
+        let metadata = read_tensors(path).map(|file| file.metadata).unwrap_or_default();
+        if metadata.is_empty() {
+            json!({ "kind": "tensors" })
+        } else {
+            json!({ "kind": "tensors", "metadata": metadata })
+        }
+    };
+    Ok(match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    })
 }
 
-/// A tensor's values, NaN and infinities counted apart.
-struct Statistics {
-    min: f32,
-    max: f32,
-    mean: f64,
-    nan: usize,
-    infinite: usize,
+fn is_picture(tensors: &[TensorSummary], name: &str) -> bool {
+    matches!(tensors, [only] if only.name == name && only.dtype == "u8")
 }
 
-impl Statistics {
-    fn of(tensor: &Tensor) -> Self {
-        let mut s = Self { min: f32::INFINITY, max: f32::NEG_INFINITY, mean: 0.0, nan: 0, infinite: 0 };
-        let mut finite = 0usize;
-        for &v in tensor.data() {
-            match v {
-                _ if v.is_nan() => s.nan += 1,
-                _ if v.is_infinite() => s.infinite += 1,
-                _ => {
-                    finite += 1;
-                    s.mean += f64::from(v);
-                }
-            }
-            // Comparisons with NaN are false.
-            if v < s.min {
-                s.min = v;
-            }
-            if v > s.max {
-                s.max = v;
-            }
-        }
-        s.mean /= finite.max(1) as f64;
-        s
-    }
+/// Pixels of each label that occurs.
+fn counts(map: &LabelMap) -> Map<String, Value> {
+    let mut counts = [0u64; 256];
+    map.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let present = counts.into_iter().enumerate().filter(|(_, count)| *count > 0);
+    present
+        .map(|(label, count)| {
+            let name = if label == usize::from(IGNORE) { "ignored".to_string() } else { label.to_string() };
+            (name, json!(count))
+        })
+        .collect()
 }
 
-fn of_tensors<const N: usize>(
-    kind: &str,
-    lines: &[String],
-    tensors: &[(String, Tensor)],
-    more: [(&str, Value); N],
-) -> Outcome {
-    let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let mut list = Vec::new();
-    let mut values = 0;
-    for (name, tensor) in tensors {
-        let s = Statistics::of(tensor);
-        values += tensor.len();
-        let shape = tensor.shape().iter().map(usize::to_string).collect::<Vec<_>>().join("×");
-        text += &format!("{name:32} {shape:>18}");
-        if !tensor.is_empty() {
-            text += &format!("  {:>11.4e} … {:>11.4e}  mean {:>11.4e}", s.min, s.max, s.mean);
-        }
-        for (count, what) in [(s.nan, "NaN"), (s.infinite, "infinite")] {
-            if count > 0 {
-                text += &format!("  {count} {what}");
-            }
-        }
-        text.push('\n');
-        // Infinity has no form in JSON: min and max are null where no finite value is on that side.
-        list.push(json!({
-            "name": name, "shape": tensor.shape(), "min": s.min, "max": s.max, "mean": s.mean,
-            "nan": s.nan, "infinite": s.infinite,
-        }));
-    }
-    text += &format!("{} tensors, {values} values", tensors.len());
-    let mut json = json!({ "kind": kind, "tensors": list, "values": values });
-    for (key, value) in more {
-        json[key] = value;
-    }
-    Outcome::new(text, json)
-}
-
-/// A label PNG, or else a photograph.
-fn of_picture(path: &Path) -> Result<Outcome> {
-    let png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-    if png && let Ok(map) = read_labels(path) {
-        let mut counts = [0u64; 256];
-        map.labels.iter().for_each(|&l| counts[usize::from(l)] += 1);
-        let present: Vec<(usize, u64)> = counts.into_iter().enumerate().filter(|(_, n)| *n > 0).collect();
-        let mut text = format!("{}: labels, {}×{} pixels\n", show_path(path), map.width, map.height);
-        for (label, count) in &present {
-            let name = if *label == usize::from(IGNORE) { " (ignored)" } else { "" };
-            let share = 100.0 * *count as f64 / map.labels.len() as f64;
-            text += &format!("{label:5} {count:10} {share:6.2}%{name}\n");
-        }
-        let labels: Vec<Value> = present.iter().map(|(l, n)| json!({ "label": l, "pixels": n })).collect();
-        let json = json!({ "kind": "labels", "width": map.width, "height": map.height, "labels": labels });
-        return Ok(Outcome::new(text, json));
-    }
-    let stored = read_rgb(path, Exif::Ignore)?;
-    let upright = read_rgb(path, Exif::Apply)?;
-    let turned = upright != stored;
-    let mut text = format!("{}: photograph, {}×{} pixels", show_path(path), stored.width, stored.height);
-    if turned {
-        text += &format!("; upright, as its orientation tag has it, {}×{}", upright.width, upright.height);
-    }
-    let json = json!({
-        "kind": "image", "width": stored.width, "height": stored.height, "orientation_tag": turned
-    });
-    Ok(Outcome::new(text, json))
+/// Texts without their quotes.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), String::from)
 }
 
 /// The beginning of a long value.
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(200) {
+    match text.char_indices().nth(240) {
         Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
         None => text.to_string(),
     }

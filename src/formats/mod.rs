@@ -7,16 +7,20 @@
 pub mod atomic;
 pub mod cams;
 pub mod checkpoint;
-#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 mod elements;
 mod exif;
 pub mod image;
+mod inspect;
 pub mod label_png;
+mod mxnet;
 pub mod npy;
-#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
 mod pickle;
 pub mod safetensors;
+mod torch;
 pub mod weights;
+mod zip;
+
+pub use inspect::{TensorSummary, inspect};
 
 use std::io::Read;
 use std::path::Path;

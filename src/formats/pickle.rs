@@ -14,7 +14,7 @@ use super::elements::{ByteOrder, Cursor, Dtype, MAX_DIMENSIONS};
 use crate::{Error, Result};
 
 /// A node of a [`Pickle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ref(u32);
 
 /// The names that a pickle may use.
@@ -130,6 +130,14 @@ impl<'a> Pickle<'a> {
             limit,
         }
         .run()
+    }
+
+    /// The ids of everything outside the pickle that it refers to.
+    pub fn persistent(&self) -> impl Iterator<Item = Ref> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Persistent(id) => Some(*id),
+            _ => None,
+        })
     }
 
     /// What a node is.

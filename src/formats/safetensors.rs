@@ -69,12 +69,6 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<TensorFile> {
     Ok(TensorFile { tensors, metadata: header.metadata })
 }
 
-/// The text metadata alone, without decoding any array; the sizes are checked all the same.
-#[allow(dead_code, reason = "the importers of foreign weight files, not written yet, build on it")]
-pub(crate) fn metadata_of(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
-    Ok(header_of(path, bytes)?.0.metadata)
-}
-
 /// The checked header and the data after it. Every `data_offsets` lies within the data.
 fn header_of<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<(Header, &'a [u8])> {
     let mut cursor = Cursor::new(path, bytes);

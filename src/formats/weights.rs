@@ -1,62 +1,248 @@
-//! Reading weights by name from whatever holds them: a checkpoint folder or a safetensors file.
+//! Weights from anywhere: PyTorch, MXNet, NumPy, safetensors, checkpoints of ours.
+//!
+//! The format is told by a file's first bytes, never by its name. Everybody else stores convolution weights
+//! as O×I×KH×KW; here they are O×KH×KW×I, and they are permuted once, when they are read: every tensor of
+//! four dimensions, unless the file says that it is channels-last already.
 
 use std::path::Path;
 
-use super::{CHANNELS_LAST, LAYOUT, checkpoint, safetensors};
+use super::elements::{Budget, StoredTensor, check_finite};
+use super::safetensors::{self, Dtype, write_tensors};
+use super::{CHANNELS_LAST, LAYOUT, checkpoint, mxnet, npy, read_file, reserve, torch, zip};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Named tensors of a checkpoint folder or a `.safetensors` file, convolution weights as O×KH×KW×I: files
-/// that do not say that they have that layout hold O×I×KH×KW and are permuted.
+/// Which program's conventions a file of tensors follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Convention {
+    /// O×KH×KW×I and our names.
+    Ours,
+    /// O×I×KH×KW.
+    Others,
+    /// O×I×KH×KW and MXNet's names.
+    Mxnet,
+}
+
+/// The tensors of a file as they are stored there.
 ///
 /// # Errors
-/// A file of another kind, a damaged one, values that are not finite.
+/// A format that is not known; whatever the format's reader refuses.
+pub(crate) fn read_stored(path: &Path) -> Result<(Vec<StoredTensor>, Convention)> {
+    if path.is_dir() {
+        return Ok((checkpoint::latest_tensors(path)?, Convention::Ours));
+    }
+    decode(path, &read_file(path)?)
+}
+
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<(Vec<StoredTensor>, Convention)> {
+    let mut budget = Budget::new(bytes.len());
+    if zip::is_zip(bytes) {
+        let entries = zip::entries(path, bytes)?;
+        let tensors = if torch::is_archive(&entries) {
+            torch::Archive::from_zip(path, &entries)?.state_dict(&mut budget)?
+        } else {
+            npy::decode_archive(path, &entries, &mut budget)?
+        };
+        return Ok((tensors, Convention::Others));
+    }
+    if torch::is_old(bytes) {
+        let tensors = torch::Archive::from_old(path, bytes)?.state_dict(&mut budget)?;
+        return Ok((tensors, Convention::Others));
+    }
+    if mxnet::is_params(bytes) {
+        return Ok((mxnet::decode(path, bytes, &mut budget)?, Convention::Mxnet));
+    }
+    if npy::is_npy(bytes) {
+        return Ok((vec![npy::decode_array(path, "array", bytes, &mut budget)?], Convention::Others));
+    }
+    if bytes.get(8) == Some(&b'{') {
+        let file = safetensors::decode(path, bytes)?;
+        let ours = file.metadata.get(LAYOUT).is_some_and(|layout| layout == CHANNELS_LAST);
+        return Ok((file.tensors, if ours { Convention::Ours } else { Convention::Others }));
+    }
+    let message =
+        if bytes.is_empty() { "the file is empty" } else { "this is no weight file of a known format" };
+    Err(Error::malformed(path, message).remedy(
+        "weights are read from .pth (a state dict), .params, .npz, .safetensors, and checkpoint folders",
+    ))
+}
+
+/// Reads named weights from any supported file or from a checkpoint folder, convolution weights as
+/// O×KH×KW×I. A prefix `module.` that all names share is taken off, and PyTorch's `num_batches_tracked`
+/// counters are left out. MXNet's names become ours.
+///
+/// # Errors
+/// A format that is not known, a damaged file, names that collide, NaN or infinity (the tensor is named).
 pub fn read_weights(path: &Path) -> Result<Vec<(String, Tensor)>> {
     if checkpoint::exists(path) {
         return Ok(checkpoint::load(path)?.tensors);
     }
     if path.is_dir() {
-        return Err(Error::invalid("the folder holds no checkpoint").in_file(path));
+        return Err(Error::malformed(path, "there is no checkpoint in this folder")
+            .remedy("give the folder that a training wrote to, or a weight file"));
     }
-    if path.extension().is_none_or(|e| e != "safetensors") {
-        return Err(
-            Error::invalid("weights are read from checkpoint folders and .safetensors files").in_file(path)
-        );
-    }
-    let file = safetensors::read_tensors(path)?;
-    let ours = file.metadata.get(LAYOUT).is_some_and(|v| v == CHANNELS_LAST);
-    let mut tensors = file.into_pairs();
-    for (name, tensor) in &mut tensors {
-        if !tensor.is_finite() {
-            return Err(Error::malformed(path, format!("tensor `{name}` has values that are not finite")));
+    let (stored, convention) = read_stored(path)?;
+    import(path, stored, convention)
+}
+
+/// Turns stored tensors into weights of ours.
+fn import(path: &Path, stored: Vec<StoredTensor>, convention: Convention) -> Result<Vec<(String, Tensor)>> {
+    let shared_prefix = !stored.is_empty() && stored.iter().all(|t| t.name.starts_with("module."));
+    let mut weights: Vec<(String, Tensor)> = Vec::with_capacity(stored.len());
+    let mut names = std::collections::HashSet::new();
+    for StoredTensor { name, tensor, .. } in stored {
+        let name = if shared_prefix { name["module.".len()..].to_string() } else { name };
+        if name.ends_with("num_batches_tracked") {
+            continue;
         }
-        if let (&[o, i, h, w], false) = (tensor.shape(), ours) {
-            let data = tensor.data();
-            let at = |at: usize| {
-                let (ci, x, y, co) = (at % i, at / i % w, at / i / w % h, at / i / w / h);
-                data[((co * i + ci) * h + y) * w + x]
-            };
-            *tensor = Tensor::new(&[o, h, w, i], (0..data.len()).map(at).collect())?;
+        let name = match convention {
+            Convention::Mxnet => match mxnet::map_name(&name) {
+                Some(name) => name,
+                None => continue,
+            },
+            _ => name,
+        };
+        if !names.insert(name.clone()) {
+            let message = format!("two tensors come to be named `{}`", name.escape_debug());
+            return Err(Error::malformed(path, message));
+        }
+        let tensor = match convention {
+            Convention::Ours => tensor,
+            _ => channels_last(path, tensor)?,
+        };
+        weights.push((name, tensor));
+    }
+    check_finite(path, weights.iter().map(|(name, t)| (name.as_str(), t)))?;
+    if weights.is_empty() {
+        return Err(Error::malformed(path, "there are no tensors in the file"));
+    }
+    Ok(weights)
+}
+
+/// O×I×KH×KW to O×KH×KW×I; tensors of other than four dimensions stay as they are.
+fn channels_last(path: &Path, tensor: Tensor) -> Result<Tensor> {
+    let &[o, i, kh, kw] = tensor.shape() else { return Ok(tensor) };
+    let k = kh * kw;
+    if k == 1 || i == 1 {
+        return tensor.reshape(&[o, kh, kw, i]);
+    }
+    let mut data = reserve(path, tensor.len())?;
+    for filter in tensor.data().chunks_exact((i * k).max(1)) {
+        for tap in 0..k {
+            data.extend((0..i).map(|channel| filter[channel * k + tap]));
         }
     }
-    Ok(tensors)
+    Tensor::new(&[o, kh, kw, i], data)
+}
+
+/// Writes weights of ours (convolutions O×KH×KW×I) as f32 safetensors that say so; complete or absent.
+///
+/// # Errors
+/// Two tensors of one name, a folder that cannot be written.
+pub fn write_weights(path: &Path, weights: &[(String, Tensor)]) -> Result<()> {
+    let tensors: Vec<(&str, &Tensor)> = weights.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    write_tensors(path, &tensors, Dtype::F32, &[(LAYOUT, CHANNELS_LAST)])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::zip::tests::archive;
     use super::*;
-    use crate::formats::safetensors::{Dtype, write_tensors};
+    use proptest::prelude::*;
+
+    fn count_up(shape: &[usize]) -> Tensor {
+        Tensor::new(shape, (0..shape.iter().product::<usize>()).map(|i| i as f32).collect()).unwrap()
+    }
 
     #[test]
-    fn foreign_convolutions_are_permuted_and_own_ones_kept() {
+    fn convolutions_are_permuted_unless_they_are_ours() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w.safetensors");
-        let w = Tensor::new(&[1, 2, 1, 3], vec![1., 2., 3., 4., 5., 6.]).unwrap();
-        write_tensors(&path, &[("w", &w)], Dtype::F32, &[]).unwrap();
-        let read = read_weights(&path).unwrap().remove(0).1;
-        assert_eq!((read.shape(), read.data()), (&[1, 1, 3, 2][..], &[1., 4., 2., 5., 3., 6.][..]));
-        write_tensors(&path, &[("w", &w)], Dtype::F32, &[(LAYOUT, CHANNELS_LAST)]).unwrap();
-        assert_eq!(read_weights(&path).unwrap().remove(0).1, w);
+        let path = dir.path().join("w");
+        let (conv, line) = (count_up(&[2, 3, 2, 4]), count_up(&[5]));
+        write_tensors(&path, &[("module.c.weight", &conv), ("module.b", &line)], Dtype::F32, &[]).unwrap();
+        let read = read_weights(&path).unwrap();
+        assert_eq!((read[0].0.as_str(), read[1].0.as_str()), ("c.weight", "b"));
+        let got = &read[0].1;
+        assert_eq!(got.shape(), [2, 2, 4, 3]);
+        for (at, &v) in got.data().iter().enumerate() {
+            let (o, y, x, i) = (at / 24, at / 12 % 2, at / 3 % 4, at % 3);
+            assert_eq!(v, (o * 24 + i * 8 + y * 4 + x) as f32);
+        }
+        write_weights(&path, &read).unwrap();
+        let again = read_weights(&path).unwrap();
+        assert_eq!((again[0].1.shape(), again[0].1.data()), (got.shape(), got.data()));
+        write_tensors(
+            &path,
+            &[("c", &count_up(&[4, 3, 1, 1])), ("d", &count_up(&[0, 3, 3, 3]))],
+            Dtype::F16,
+            &[],
+        )
+        .unwrap();
+        let read = read_weights(&path).unwrap();
+        assert_eq!((read[0].1.shape(), read[1].1.shape()), (&[4, 1, 1, 3][..], &[0, 3, 3, 3][..]));
+    }
+
+    fn npz() -> Vec<u8> {
+        let array = |values: &[f32]| {
+            let literal =
+                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", values.len());
+            [npy::header_bytes(&literal), npy::little_endian(values)].concat()
+        };
+        archive(&[("a.bias.npy", &array(&[1.0, 2.0])), ("b.num_batches_tracked.npy", &array(&[3.0]))])
+    }
+
+    #[test]
+    fn the_format_is_told_by_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.pth");
+        std::fs::write(&path, npz()).unwrap();
+        let read = read_weights(&path).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!((read[0].0.as_str(), read[0].1.data()), ("a.bias", &[1.0, 2.0][..]));
+        for junk in [&b""[..], b"hello, this is no weight file", b"\x80\x02}q\x00."] {
+            std::fs::write(&path, junk).unwrap();
+            assert!(read_weights(&path).unwrap_err().how_to_mend().is_some());
+        }
         assert!(read_weights(dir.path()).is_err());
     }
+
+    #[test]
+    fn nan_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w");
+        let bad = Tensor::full(&[3], f32::INFINITY);
+        write_tensors(&path, &[("ok", &count_up(&[2])), ("conv.bias", &bad)], Dtype::F32, &[]).unwrap();
+        let e = read_weights(&path).unwrap_err();
+        assert_eq!(e.kind(), crate::ErrorKind::NotFinite);
+        assert!(e.message().contains("conv.bias"));
+    }
+
+    /// What the formats begin with.
+    const STARTS: &[&[u8]] = &[
+        b"",
+        b"PK\x03\x04",
+        b"\x80\x02",
+        b"\x12\x01\0\0\0\0\0\0",
+        b"\x93NUMPY\x01\0",
+        b"\x10\0\0\0\0\0\0\0{\"",
+    ];
+
+    proptest! {
+            #![proptest_config(ProptestConfig::with_cases(1000))]
+            #[test]
+            fn any_bytes_are_weights_or_an_error(
+    start in proptest::sample::select(STARTS),
+                bytes: Vec<u8>,
+                changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            ) {
+                let path = Path::new("w");
+                let _ = decode(path, &[start, &bytes].concat());
+                let mut bytes = npz();
+                for (at, value) in changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+                let _ = decode(path, &bytes);
+            }
+        }
 }

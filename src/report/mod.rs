@@ -51,8 +51,8 @@ pub struct Report {
 pub struct StageRow {
     /// Its name as in `metrics.json`, `pseudo_labels` for one; underscores are shown as blanks.
     pub name: String,
-    /// Wall-clock time.
-    pub seconds: f64,
+    /// Wall-clock time; `None` where another stage's time includes it.
+    pub seconds: Option<f64>,
     /// Scores on the training list.
     pub train: Option<Scores>,
     /// Scores on the list that took no part in any choice.

@@ -113,11 +113,11 @@ fn stages(html: &mut String, stages: &[StageRow]) {
         }
         let _ = writeln!(html, "<td class=\"dim\">{}</td></tr>", escape(&stage.note));
     }
-    let total = stages.iter().map(|s| s.seconds).filter(|s| s.is_finite()).sum();
+    let total = stages.iter().filter_map(|s| s.seconds).filter(|s| s.is_finite()).sum();
     let _ = write!(
         html,
         "</tbody>\n<tfoot><tr><td>Total</td><td class=\"num\">{}</td><td colspan=\"{}\"></td></tr></tfoot>\n</table>\n{}</div>\n</section>\n",
-        duration(total),
+        duration(Some(total)),
         if scored { 3 } else { 1 },
         seconds_bar(stages)
     );

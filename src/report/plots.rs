@@ -33,11 +33,9 @@ pub(super) fn stage_title(name: &str) -> String {
     }
 }
 
-/// Seconds for people: `0.42 s`, `8.1 s`, `3 min 20 s`, `2 h 05 min`.
-pub(super) fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() {
-        return "–".into();
-    }
+/// Seconds for people: `0.42 s`, `8.1 s`, `3 min 20 s`, `2 h 05 min`; a dash for none.
+pub(super) fn duration(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds.filter(|s| s.is_finite()) else { return "–".into() };
     let whole = seconds.round().max(0.0) as u64;
     match seconds {
         s if s < 1.0 => format!("{s:.2} s"),
@@ -49,7 +47,7 @@ pub(super) fn duration(seconds: f64) -> String {
 
 /// One bar, divided as the run's time was; stages under 0.2 % are left out of it (the table has them).
 pub(super) fn seconds_bar(stages: &[StageRow]) -> String {
-    let seconds = |s: &StageRow| if s.seconds.is_finite() { s.seconds.max(0.0) } else { 0.0 };
+    let seconds = |s: &StageRow| s.seconds.filter(|s| s.is_finite()).unwrap_or(0.0).max(0.0);
     let total: f64 = stages.iter().map(seconds).sum();
     if total <= 0.0 {
         return String::new();
@@ -60,7 +58,7 @@ pub(super) fn seconds_bar(stages: &[StageRow]) -> String {
     );
     let mut legend = String::from("<ul class=\"keys\">");
     let mut left = 0.0;
-    for (i, stage) in stages.iter().enumerate() {
+    for (i, stage) in stages.iter().enumerate().filter(|(_, s)| s.seconds.is_some()) {
         let share = seconds(stage) / total;
         let (colour, title) = (i % COLOURS, escape(&stage_title(&stage.name)));
         let tone = if i / COLOURS % 2 == 1 { " second" } else { "" };

@@ -79,7 +79,7 @@ fn sample() -> Report {
     };
     let mut row = |name: &str, seconds, train: Option<f32>, val: Option<f32>, note: &str| StageRow {
         name: name.into(),
-        seconds,
+        seconds: (seconds > 0.0).then_some(seconds),
         train: train.and_then(&mut scores),
         val: val.and_then(&mut scores),
         note: note.into(),
@@ -89,7 +89,7 @@ fn sample() -> Report {
         row("cams", 9.4, Some(0.42), Some(0.41), "background score 0.22, the best on train"),
         row("affinity_labels", 12.8, None, None, "300 images"),
         row("train_affinity", 48.0, None, None, "200 steps, last loss 0.87"),
-        row("walk", 3.1, Some(0.55), Some(0.54), "β = 8, t = 256"),
+        row("walk", 0.0, Some(0.55), Some(0.54), "β = 8, t = 256; its time is part of the next row"),
         row("pseudo_labels", 14.2, Some(0.58), None, "300 images"),
         row("train_segmentation", 80.9, None, None, "600 steps, last loss 0.33"),
         row("segmentation", 6.0, None, Some(0.57), "scales 0.75, 1, 1.25, mirrored"),
@@ -249,7 +249,7 @@ fn hostile_text_stays_text() {
 fn figures_that_are_not_numbers_are_dashes() {
     let scores = Scores { mean_iou: f64::NAN, iou: vec![Some(f64::NAN), None, Some(0.5)] };
     let stage =
-        StageRow { name: "cams".into(), seconds: f64::NAN, train: Some(scores), ..Default::default() };
+        StageRow { name: "cams".into(), seconds: Some(f64::NAN), train: Some(scores), ..Default::default() };
     let points = vec![(1.0, f64::NAN), (2.0, f64::INFINITY), (3.0, -1.0), (4.0, -1.0)];
     let chart = |scale| LossChart {
         title: "flat".into(),
@@ -382,6 +382,7 @@ fn ticks_are_round() {
 
 #[test]
 fn durations() {
-    let shown: Vec<String> = [0.123, 9.96, 59.97, 200.4, 7500.0].into_iter().map(duration).collect();
+    let shown: Vec<String> =
+        [0.123, 9.96, 59.97, 200.4, 7500.0].into_iter().map(|s| duration(Some(s))).collect();
     assert_eq!(shown, ["0.12 s", "10.0 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"]);
 }
