@@ -118,8 +118,9 @@ fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassM
         return Err(malformed("a plain array, not class maps"));
     };
     let pickle = Pickle::parse(path, object, 0)?;
-    let entries =
-        pickle.dict(pickle.root).ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
+    let entries = pickle
+        .dict(npy::only_object(&pickle))
+        .ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
     let mut budget = Budget::new(bytes.len());
     let mut array = |at: Ref, name: &str| -> Result<Tensor> {
         if torch::is_tensor(&pickle, at) {
@@ -204,15 +205,15 @@ pub fn write_npy(path: &Path, maps: &ClassMaps, indices: &[usize]) -> Result<()>
         return Err(Error::shape("class maps", message));
     }
     let mut b = npy::header_bytes("{'descr': '|O', 'fortran_order': False, 'shape': (), }");
-    // Protocol 3: the first with bytes. Objects 1 to 3 are the two functions and the element type.
-    b.extend(b"\x80\x03}q\x00cnumpy.core.multiarray\n_reconstruct\nq\x010cnumpy\nndarray\nq\x020");
-    b.extend(b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R");
-    b.extend(b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x030");
+    b.extend(npy::OBJECT_START);
+    // Object 3 of the memo is the element type.
+    b.extend(b"h\x02X\x02\x00\x00\x00f4\x89\x88\x87R");
+    b.extend(b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x030}");
     for (&index, plane) in indices.iter().zip(planes) {
         b.push(b'J');
         b.extend(int(index)?);
         // _reconstruct(ndarray, (0,), b'b'), then its state (1, (h, w), dtype, False, bytes).
-        b.extend(b"h\x01h\x02K\x00\x85C\x01b\x87R(K\x01J");
+        b.extend(b"h\x00h\x01K\x00\x85C\x01b\x87R(K\x01J");
         b.extend(int(h)?);
         b.push(b'J');
         b.extend(int(w)?);
@@ -221,7 +222,7 @@ pub fn write_npy(path: &Path, maps: &ClassMaps, indices: &[usize]) -> Result<()>
         b.extend(npy::little_endian(plane));
         b.extend(b"tbs");
     }
-    b.push(b'.');
+    b.extend(npy::OBJECT_END);
     write_atomically(path, |w| w.write_all(&b))
 }
 

@@ -95,7 +95,7 @@ fn inspect_image(path: &Path, bytes: &[u8]) -> Result<Vec<TensorSummary>> {
 fn inspect_pickled(path: &Path, object: &[u8], file_length: usize) -> Result<Vec<TensorSummary>> {
     let pickle = Pickle::parse(path, object, 0)?;
     let entries = pickle
-        .dict(pickle.root)
+        .dict(npy::only_object(&pickle))
         .ok_or_else(|| Error::malformed(path, "the pickled object is not a dictionary"))?;
     let mut budget = Budget::new(file_length);
     let mut tensors = Vec::with_capacity(entries.len());

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::atomic::write_atomically;
 use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor};
-use super::pickle::{ArrayView, Pickle};
+use super::pickle::{ArrayView, Global, Node, Pickle, Ref};
 use super::zip::Entry;
 use super::{read_file, reserve};
 use crate::tensor::Tensor;
@@ -17,6 +17,28 @@ use crate::{Error, Result};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_HEADER: usize = 16 << 20;
+
+/// The single object of a 0-d object array, of which NumPy pickles the array, not the object:
+/// `_reconstruct(…)` with the state (version, (), dtype, order, [object]).
+pub(crate) fn only_object(pickle: &Pickle<'_>) -> Ref {
+    let only = || {
+        let Node::Call(Global::Reconstruct, _, Some(state)) = *pickle.node(pickle.root) else { return None };
+        let [_version, shape, _dtype, _fortran, data] = *pickle.tuple(state)? else { return None };
+        match pickle.node(data) {
+            Node::List(items) if pickle.tuple(shape)?.is_empty() => items.first().copied(),
+            _ => None,
+        }
+    };
+    only().unwrap_or(pickle.root)
+}
+
+/// What stands before the object in such a pickle, protocol 3 (the first with bytes), and after it. Objects
+/// 0 to 2 of its memo are `_reconstruct`, `ndarray` and `dtype`.
+pub(crate) const OBJECT_START: &[u8] =
+    b"\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01\
+K\x00\x85C\x01b\x87R(K\x01)cnumpy\ndtype\nq\x02X\x02\x00\x00\x00O8\x89\x88\x87R\
+(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ftb\x89]";
+pub(crate) const OBJECT_END: &[u8] = b"atb.";
 
 /// Whether bytes begin as a `.npy` file does.
 pub(crate) fn is_npy(bytes: &[u8]) -> bool {
@@ -229,7 +251,7 @@ fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32
     };
     let pickle = Pickle::parse(path, object, 0)?;
     let entries = pickle
-        .dict(pickle.root)
+        .dict(only_object(&pickle))
         .ok_or_else(|| Error::malformed(path, "the pickled object is not a dictionary {image id: labels}"))?;
     let mut budget = Budget::new(bytes.len());
     let mut seen = HashSet::new();
@@ -247,6 +269,11 @@ fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32
             Error::malformed(path, format!("the labels of `{}` are not an array", id.escape_debug()))
         })?;
         let tensor = tensor_of(path, &id, &array, &mut budget)?;
+        if tensor.shape().len() != 1 {
+            let message =
+                format!("the labels of `{}` are {:?}, not a list", id.escape_debug(), tensor.shape());
+            return Err(Error::malformed(path, message));
+        }
         if !seen.insert(id.clone()) {
             return Err(Error::malformed(path, format!("the image id `{}` occurs twice", id.escape_debug())));
         }
@@ -444,25 +471,27 @@ mod tests {
     /// A dictionary {key: float32 C} as NumPy pickles it under protocol 3.
     fn labels_file(keys: &[&[u8]], values: &[[f32; 3]]) -> Vec<u8> {
         let mut b = header_bytes("{'descr': '|O', 'fortran_order': False, 'shape': (), }");
-        b.extend(b"\x80\x03}q\x00(");
+        b.extend(OBJECT_START);
+        b.extend(b"}(");
         for (i, (key, values)) in keys.iter().zip(values).enumerate() {
             b.extend(*key);
             if i == 0 {
-                b.extend(b"cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02");
+                b.extend(b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04");
             } else {
-                b.extend(b"h\x01h\x02");
+                b.extend(b"h\x03h\x04");
             }
             b.extend(b"K\x00\x85C\x01b\x87R(K\x01K\x03\x85");
             if i == 0 {
-                b.extend(b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x03");
+                b.extend(b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbq\x05");
             } else {
-                b.extend(b"h\x03");
+                b.extend(b"h\x05");
             }
             b.extend(b"\x89C\x0c");
             b.extend(little_endian(values));
             b.extend(b"tb");
         }
-        b.extend(b"u.");
+        b.extend(b"u");
+        b.extend(OBJECT_END);
         b
     }
 

@@ -109,7 +109,7 @@ impl<'a> Archive<'a> {
             };
             let dtype =
                 dtypes.get(key).ok_or_else(|| cursor.fail(format!("no tensor uses storage `{key}`")))?;
-            let size = count.checked_mul(dtype.size()).unwrap_or(usize::MAX);
+            let size = count.saturating_mul(dtype.size());
             if archive.storages.insert(key, cursor.take(size)?).is_some() {
                 return Err(cursor.fail(format!("storage `{key}` occurs twice")));
             }
