@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::data::{DatasetOptions, TagUse};
+use crate::formats::image::Exif;
 use crate::ops::affinity::{BorderRule, LossForm, Reduction};
 use crate::ops::crf::{BilateralKernel, CrfOptions, GaussianKernel};
 
@@ -158,6 +160,24 @@ pub struct DataConfig {
     pub classes: PathBuf,
     /// Take images without tags as background instead of leaving them out.
     pub allow_unlabelled: bool,
+    /// What becomes of orientation tags; masks are drawn on the stored pixels, so they are ignored.
+    pub exif: Exif,
+}
+
+impl DataConfig {
+    /// How to open a list of it; every image where none is named.
+    pub fn options(&self, split: Option<&str>, tag_use: TagUse) -> DatasetOptions {
+        let named = |path: &Path| Some(path.to_path_buf()).filter(|p| !p.as_os_str().is_empty());
+        DatasetOptions {
+            split: split.map(String::from),
+            tags: named(&self.tags),
+            classes: named(&self.classes),
+            tag_use: match tag_use {
+                TagUse::Needed if self.allow_unlabelled => TagUse::NeededOrBackground,
+                other => other,
+            },
+        }
+    }
 }
 
 /// `[backbone]`
@@ -339,6 +359,7 @@ impl Config {
                 tags: PathBuf::new(),
                 classes: PathBuf::new(),
                 allow_unlabelled: false,
+                exif: Exif::Ignore,
             },
             backbone: BackboneConfig { width: Width::FULL, init: PathBuf::new(), learn_statistics: true },
             cam: CamConfig {

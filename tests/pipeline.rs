@@ -124,7 +124,7 @@ fn bad_input_is_named() {
     fails(&["run", "missing.toml"], 1, &["missing.toml"]);
     let config = at("bad.toml");
     std::fs::write(&config, "[walk]\nbetta = 1\n").unwrap();
-    fails(&["run", text(&config)], 1, &["bad.toml", "betta", "`beta`"]);
+    fails(&["run", text(&config)], 1, &["bad.toml", "bad.toml:2", "betta", "`walk.beta`"]);
     fails(&["synth", "--output", text(&config), "--images", "4"], 1, &["bad.toml"]);
     fails(&["synth", "--output", text(&at("x")), "--images", "4", "--device", "cuda"], 1, &["cuda"]);
 

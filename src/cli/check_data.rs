@@ -22,9 +22,8 @@ pub(super) struct CheckData {
 
 impl CheckData {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = session.config(None, None)?;
-        let (root, options) =
-            (self.data.root(session, &config)?, self.data.options(&config, TagUse::Optional));
+        let mut config = session.config(None, None)?;
+        let (root, options) = self.data.named(session, &mut config, TagUse::Optional)?;
         // How many images there are is known only when the check has found them.
         let stage = session.progress.stage("check-data", 0);
         let report = check_data(&root, &options, &|images| {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::run::{clear, table};
+use super::run::table;
 use super::session::{Outcome, Session};
 use super::synth::{is_data_set, synthesize};
 use crate::config::Config;
 use crate::data::synth::SynthOptions;
-use crate::pipeline::run::run;
+use crate::pipeline::run::{clear, run};
 use crate::{Result, show_path};
 
 /// Run the whole pipeline on a generated data set, and show what each stage makes of it

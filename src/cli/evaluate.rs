@@ -48,8 +48,8 @@ impl Evaluate {
         if !self.threshold.is_finite() {
             return Err(Error::usage("--threshold is a number, usually from 0 to 1"));
         }
-        let config = session.config(None, None)?;
-        let data = self.data.open(session, &config, TagUse::Unused)?;
+        let mut config = session.config(None, None)?;
+        let data = self.data.open(session, &mut config, TagUse::Unused)?;
         if data.samples.iter().all(|s| s.mask.is_none()) {
             return Err(Error::invalid("no image of the list has a ground-truth mask")
                 .in_file(&data.root)

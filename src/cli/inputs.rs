@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::session::{Outcome, Session, path_json};
-use crate::config::{Config, Preset, Width};
+use crate::config::{Config, DataConfig, Preset, Width};
 use crate::data::{Dataset, DatasetOptions, TagUse};
 use crate::formats::image::Exif;
 use crate::formats::label_png::read_class_list;
@@ -36,16 +36,56 @@ pub(super) struct Data {
     /// Take an image without tags as all background instead of leaving it out
     #[arg(long)]
     allow_unlabelled: bool,
+    /// Orientation tags [default: ignore, as masks are drawn on the stored pixels]
+    #[arg(long, value_enum)]
+    exif: Option<ExifFlag>,
 }
 
 impl Data {
-    /// The folder, which the flag or a configuration file names.
-    pub fn root(&self, session: &Session, config: &Config) -> Result<PathBuf> {
+    /// Puts these flags over the configuration. A folder that is named here comes without the files that
+    /// the configuration names for another one.
+    ///
+    /// # Errors
+    /// Neither the flags nor a configuration file names a data set.
+    fn over(&self, session: &Session, data: &mut DataConfig) -> Result<()> {
         match &self.data {
-            Some(folder) => Ok(folder.clone()),
-            None if session.common.config.is_some() => Ok(config.data.root.clone()),
-            None => Err(Error::usage("which data set? --data DIR is needed, or --config FILE with [data]")),
+            Some(root) => {
+                data.root = root.clone();
+                (data.tags, data.classes, data.allow_unlabelled) = Default::default();
+            }
+            None if session.common.config.is_some() => {}
+            None => {
+                return Err(Error::usage("which data set? --data DIR is needed")
+                    .remedy("or --config FILE with a section [data]"));
+            }
         }
+        for (flag, value) in [(&self.tags, &mut data.tags), (&self.classes, &mut data.classes)] {
+            if let Some(flag) = flag {
+                value.clone_from(flag);
+            }
+        }
+        data.allow_unlabelled |= self.allow_unlabelled;
+        if let Some(exif) = self.exif {
+            data.exif = exif.into();
+        }
+        Ok(())
+    }
+
+    /// The folder and how to open it, with these flags over the configuration.
+    pub fn named(
+        &self,
+        session: &Session,
+        config: &mut Config,
+        tag_use: TagUse,
+    ) -> Result<(PathBuf, DatasetOptions)> {
+        self.over(session, &mut config.data)?;
+        Ok((config.data.root.clone(), config.data.options(self.split.as_deref(), tag_use)))
+    }
+
+    /// Opens it, with these flags over the configuration.
+    pub fn open(&self, session: &Session, config: &mut Config, tag_use: TagUse) -> Result<Dataset> {
+        let (root, options) = self.named(session, config, tag_use)?;
+        Dataset::open(&root, &options)
     }
 
     /// The class names that a command without a data set counts in.
@@ -53,26 +93,9 @@ impl Data {
         self.classes.as_deref()
     }
 
-    /// Which samples, and where their tags come from.
-    pub fn options(&self, config: &Config, tag_use: TagUse) -> DatasetOptions {
-        let named = |flag: &Option<PathBuf>, file: &Path| match flag {
-            Some(path) => Some(path.clone()),
-            // A file of another data set's tags would be a mix-up.
-            None if self.data.is_some() || file.as_os_str().is_empty() => None,
-            None => Some(file.to_path_buf()),
-        };
-        let all = self.allow_unlabelled || (self.data.is_none() && config.data.allow_unlabelled);
-        DatasetOptions {
-            split: self.split.clone(),
-            tags: named(&self.tags, &config.data.tags),
-            classes: named(&self.classes, &config.data.classes),
-            tag_use: if all && tag_use == TagUse::Needed { TagUse::NeededOrBackground } else { tag_use },
-        }
-    }
-
-    /// Opens it.
-    pub fn open(&self, session: &Session, config: &Config, tag_use: TagUse) -> Result<Dataset> {
-        Dataset::open(&self.root(session, config)?, &self.options(config, tag_use))
+    /// What becomes of a single image's orientation tag.
+    pub fn exif(&self) -> Exif {
+        self.exif.map_or(Exif::Ignore, Into::into)
     }
 }
 

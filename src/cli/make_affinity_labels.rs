@@ -37,9 +37,9 @@ pub(super) struct MakeAffinityLabels {
 
 impl MakeAffinityLabels {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = session.config(None, None)?;
-        let data = self.data.open(session, &config, TagUse::Unused)?;
-        let parts = [source_of(&self.cams)?, json!(config.affinity_labels).to_string()];
+        let mut config = session.config(None, None)?;
+        let data = self.data.open(session, &mut config, TagUse::Unused)?;
+        let parts = [source_of(&self.cams)?, json!([config.affinity_labels, config.data.exif]).to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.png"), format!("scores/{id}.safetensors")];
         let _folder =

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::inputs::{Data, ExifFlag, Weights, check_class_count, check_classes, counted};
+use super::inputs::{Data, Weights, check_class_count, check_classes, counted};
 use super::session::{Outcome, Session, path_json};
 use super::stage_folder::{StageFolder, ids, weights_of};
 use crate::config::Config;
 use crate::data::{Classes, TagUse};
-use crate::formats::image::{Exif, read_rgb};
+use crate::formats::image::read_rgb;
 use crate::nn::CamNet;
 use crate::pipeline::make_cams::{CamFormat, class_maps_of, make_cams, write_cams};
 use crate::pipeline::networks::{Loaded, load_cam};
@@ -41,9 +41,6 @@ pub(super) struct MakeCams {
     /// The image's classes: names, or indices with 0 the first after background
     #[arg(long, value_name = "CLASS,…", value_delimiter = ',', requires = "image")]
     labels: Vec<String>,
-    /// The image's EXIF orientation [default: ignore, as masks are drawn on the stored pixels]
-    #[arg(long, value_enum, requires = "image")]
-    exif: Option<ExifFlag>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,14 +65,14 @@ impl MakeCams {
         let config = self.weights.config(session)?;
         match &self.image {
             Some(image) => self.one(session, &config, image),
-            None => self.list(session, &config),
+            None => self.list(session, config),
         }
     }
 
-    fn list(&self, session: &Session, config: &Config) -> Result<Outcome> {
-        let data = self.data.open(session, config, TagUse::Needed)?;
+    fn list(&self, session: &Session, mut config: Config) -> Result<Outcome> {
+        let data = self.data.open(session, &mut config, TagUse::Needed)?;
         let weights = &self.weights.weights;
-        let loaded = load_cam(weights, config)?;
+        let loaded = load_cam(weights, &config)?;
         check_classes(loaded.classes.as_deref(), &data, weights)?;
         check_class_count(loaded.network.classes, &data, weights)?;
         let _folder = self.folder(session, &loaded, &ids(&data))?;
@@ -112,7 +109,7 @@ impl MakeCams {
         };
         let names = names.get(1..).unwrap_or_default();
         let present = present(&self.labels, names)?;
-        let image = read_rgb(path, self.exif.map_or(Exif::Ignore, Into::into))?;
+        let image = read_rgb(path, self.data.exif())?;
         let id = path.file_stem().and_then(|s| s.to_str()).ok_or_else(|| {
             Error::invalid("the image's name, which names its maps, is not UTF-8").in_file(path)
         })?;

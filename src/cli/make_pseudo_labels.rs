@@ -37,12 +37,18 @@ pub(super) struct MakePseudoLabels {
 
 impl MakePseudoLabels {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.weights.config(session)?;
-        let data = self.data.open(session, &config, TagUse::Unused)?;
+        let mut config = self.weights.config(session)?;
+        let data = self.data.open(session, &mut config, TagUse::Unused)?;
         let weights = &self.weights.weights;
         let loaded = load_affinity(weights, &config)?;
-        let settings =
-            json!([config.preset, config.backbone.width, config.walk, config.crf, config.affinity]);
+        let settings = json!([
+            config.preset,
+            config.backbone.width,
+            config.walk,
+            config.crf,
+            config.affinity,
+            config.data.exif
+        ]);
         let parts = [weights_of(weights)?, source_of(&self.cams)?, settings.to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.png")];

@@ -1,14 +1,13 @@
 //! `run`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
 use super::session::{Outcome, Session};
 use crate::config::Preset;
-use crate::formats::atomic::FolderLock;
-use crate::pipeline::run::{RunSummary, dry_run, run};
+use crate::pipeline::run::{RunSummary, clear, dry_run, run};
 use crate::{Error, Result, show_path};
 
 /// Run the whole pipeline on a data set, as a configuration file says
@@ -63,20 +62,6 @@ impl Run {
         let summary = run(&config, &session.progress)?;
         let text = format!("{}\nin {}", table(&summary), show_path(&config.output.folder));
         Ok(Outcome::new(text, summary.metrics))
-    }
-}
-
-/// Forgets which stages of a run are complete: each then removes its own outputs and runs again. Nothing
-/// else in the folder is touched.
-pub(super) fn clear(folder: &Path) -> Result<()> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    let _lock = FolderLock::acquire(folder)?;
-    let manifest = folder.join("manifest.json");
-    match std::fs::remove_file(&manifest) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &manifest, e)),
-        _ => Ok(()),
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct TrainAffinity {
 
 impl TrainAffinity {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.flags.config(session, |c| &mut c.affinity.training)?;
-        let data = self.data.open(session, &config, TagUse::Unused)?;
+        let mut config = self.flags.config(session, |c| &mut c.affinity.training)?;
+        let data = self.data.open(session, &mut config, TagUse::Unused)?;
         check_folder_classes(&self.labels, &data)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);

@@ -28,7 +28,7 @@ impl TrainCam {
             // The published range, 256 to 512, belongs to crops of 448.
             config.cam.long_side = [(crop * 4 / 7).max(1), (crop * 8 / 7).max(1)];
         }
-        let data = self.data.open(session, &config, TagUse::Needed)?;
+        let data = self.data.open(session, &mut config, TagUse::Needed)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);
         let stage = TrainStage { data: &data, config: &config, output, progress };

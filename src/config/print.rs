@@ -18,6 +18,7 @@ const KEYS: &[(&str, &str)] = &[
     ("data.tags", "CSV or .npy of image-level tags; \"\": the data set's own"),
     ("data.classes", "class names, one a line, the first `background`; \"\": the data set's own, else VOC's"),
     ("data.allow_unlabelled", "take images without tags as background instead of leaving them out"),
+    ("data.exif", "\"ignore\" orientation tags, as masks are drawn on the stored pixels, or \"apply\" them"),
     ("backbone.", "The backbone that all three networks share (ResNet-38)."),
     ("backbone.width", "share of the full channel counts: 1, or a fraction such as \"1/8\""),
     ("backbone.init", "weights to start from; \"\": random ones"),

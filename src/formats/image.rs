@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::atomic::write_atomically;
 use super::{exif, read_file, reserve};
 use crate::{Error, Result};
@@ -10,7 +12,8 @@ use crate::{Error, Result};
 pub const MAX_PIXELS: usize = 64 << 20;
 
 /// What to do with a photograph's orientation tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Exif {
     /// Turn the photograph upright, as viewers show it.
     Apply,
@@ -100,7 +103,19 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], exif: Exif, max_pixels: usize) -
     };
     match exif {
         Exif::Apply => upright(path, image, orientation.unwrap_or(1)),
-        Exif::Ignore => Ok(image),
+        Exif::Ignore => {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            if orientation.is_some_and(|o| o != 1) {
+                TOLD.call_once(|| {
+                    log::warn!(
+                        "{}: orientation tags are ignored, as masks are drawn on the stored pixels; \
+                         --exif apply turns photographs upright (told once)",
+                        crate::show_path(path)
+                    );
+                });
+            }
+            Ok(image)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::formats::cams;
-use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb};
+use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::write_labels;
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::class_maps;
@@ -75,7 +75,7 @@ pub fn make_affinity_labels(
         if target.exists() && (!scores || score_target.exists()) {
             return Ok(Outcome::Kept);
         }
-        let image = read_rgb(&sample.image, Exif::Ignore)?;
+        let image = read_rgb(&sample.image, config.data.exif)?;
         let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
         let made = affinity_labels_of(&image, &maps, &names, config)?;
         if scores {

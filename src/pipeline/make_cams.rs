@@ -10,7 +10,7 @@ use crate::config::{CamConfig, Config, Preset};
 use crate::data::augment::{mirror, normalize, resize_cubic};
 use crate::data::{Classes, Dataset};
 use crate::formats::cams::{self, ClassMaps};
-use crate::formats::image::{Exif, RgbImage, read_rgb};
+use crate::formats::image::{RgbImage, read_rgb};
 use crate::nn::CamNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
@@ -102,7 +102,7 @@ pub fn make_cams(
             return Ok(Outcome::Kept);
         }
         let present: Vec<usize> = tags.iter().map(|t| t - 1).collect();
-        let image = read_rgb(&sample.image, Exif::Ignore)?;
+        let image = read_rgb(&sample.image, config.data.exif)?;
         let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)?;
         write_cams(output, &sample.id, &image, &maps, &present, &class_names, format)?;
         Ok(Outcome::Written)

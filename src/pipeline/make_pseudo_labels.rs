@@ -7,7 +7,7 @@ use crate::config::{Config, Preset, Refine};
 use crate::data::Dataset;
 use crate::data::augment::normalize;
 use crate::formats::cams;
-use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb};
+use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::write_labels;
 use crate::nn::AffinityNet;
 use crate::nn::module::Parameters;
@@ -138,7 +138,7 @@ pub fn make_pseudo_labels(
             if target.exists() && before.as_ref().is_none_or(|p| p.exists()) {
                 return Ok(Outcome::Kept);
             }
-            let image = read_rgb(&sample.image, Exif::Ignore)?;
+            let image = read_rgb(&sample.image, config.data.exif)?;
             let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
             let walked = walked_maps(network, parameters, &image, &maps, config)?;
             let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config)?;

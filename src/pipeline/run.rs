@@ -6,9 +6,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::data::{Dataset, DatasetOptions, TagUse};
+use crate::data::{Dataset, TagUse};
 use crate::eval::ConfusionMatrix;
 use crate::formats::atomic::{FolderLock, sweep, write_atomically};
+use crate::formats::image::Exif;
 use crate::progress::{Progress, check_interrupted};
 use crate::{Error, Result};
 
@@ -101,9 +102,15 @@ impl Run<'_> {
         }
         if plan != Plan::Skip {
             log::info!("{name}: {plan}");
-            if let Plan::Redo(_) | Plan::Begin = plan {
-                for folder in stage.writes.iter().filter(|f| f.exists()) {
-                    std::fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))?;
+            for folder in stage.writes.iter().filter(|f| f.exists()) {
+                match plan {
+                    Plan::Redo(_) => remove(folder)?,
+                    Plan::Begin => {
+                        return Err(Error::invalid(format!("`{name}` writes here, and did not make this"))
+                            .in_file(folder)
+                            .remedy("choose another output folder, or move this one away"));
+                    }
+                    Plan::GoOn | Plan::Skip => {}
                 }
             }
             self.manifest.begin(name, &key)?;
@@ -126,21 +133,59 @@ impl Run<'_> {
     }
 }
 
-/// Opens both lists of a configuration's data set.
+/// Opens both lists of a configuration's data set; the second is empty where none is named.
 fn open(config: &Config) -> Result<[Dataset; 2]> {
-    let list = |name: &str| {
-        let options =
-            DatasetOptions { split: Some(name.to_string()), tag_use: TagUse::Needed, ..Default::default() };
-        Dataset::open(&config.data.root, &options)
+    let list =
+        |name: &str| Dataset::open(&config.data.root, &config.data.options(Some(name), TagUse::Needed));
+    let train = list(&config.data.train)?;
+    let val = match config.data.val.as_str() {
+        "" => Dataset { samples: Vec::new(), split: None, untagged: 0, ..train.clone() },
+        name => list(name)?,
     };
-    Ok([list(&config.data.train)?, list(&config.data.val)?])
+    Ok([train, val])
 }
 
-/// Hash of a list: ids, tags, class names, the photographs' contents.
-fn hash_of(data: &Dataset) -> Result<String> {
+/// Hash of a list: ids, tags, class names, the photographs' contents and how they are turned.
+fn hash_of(data: &Dataset, exif: Exif) -> Result<String> {
     let files: Vec<PathBuf> = data.samples.iter().map(|s| s.image.clone()).collect();
     let tags: Vec<String> = data.samples.iter().map(|s| format!("{} {:?}", s.id, s.tags)).collect();
-    Ok(key_of(&[&hash_files(&files, &data.root)?, &tags.join("\n"), &data.classes.names().join("\n")]))
+    let (images, exif) = (hash_files(&files, &data.root)?, json!(exif).to_string());
+    Ok(key_of(&[&images, &exif, &tags.join("\n"), &data.classes.names().join("\n")]))
+}
+
+/// Where each stage of a run writes, below the run's folder.
+const FOLDERS: [(&str, &[&str]); 7] = [
+    ("train-cam", &["cam"]),
+    ("make-cams", &["cams"]),
+    ("make-affinity-labels", &["affinity-labels"]),
+    ("train-affinity", &["affinity"]),
+    ("make-pseudo-labels", &["pseudo-labels", "revised-labels"]),
+    ("train-segmentation", &["segmentation"]),
+    ("segment", &["segmentations"]),
+];
+
+/// Removes what the stages of an earlier run wrote, as its manifest has it, and nothing else.
+///
+/// # Errors
+/// The folder is held by another process; a file that cannot be removed.
+pub fn clear(folder: &Path) -> Result<()> {
+    let manifest_file = folder.join("manifest.json");
+    if !manifest_file.exists() {
+        return Ok(());
+    }
+    let _lock = FolderLock::acquire(folder)?;
+    let manifest = Manifest::open(folder)?;
+    for (stage, folders) in FOLDERS.iter().filter(|(stage, _)| manifest.get(stage).is_some()) {
+        log::info!("{stage}: removed");
+        for path in folders.iter().map(|name| folder.join(name)).filter(|path| path.exists()) {
+            remove(&path)?;
+        }
+    }
+    std::fs::remove_file(&manifest_file).map_err(|e| Error::io("remove", &manifest_file, e))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    std::fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))
 }
 
 /// Says for each stage whether it would run, and why.
@@ -183,7 +228,7 @@ impl Run<'_> {
     fn all(&mut self, folder: &Path, train: &Dataset, val: &Dataset) -> Result<Option<RunSummary>> {
         let (config, progress) = (self.config, self.progress);
         let at = |name: &str| folder.join(name);
-        let (train_hash, val_hash) = (hash_of(train)?, hash_of(val)?);
+        let (train_hash, val_hash) = (hash_of(train, config.data.exif)?, hash_of(val, config.data.exif)?);
         let network = json!([config.preset, config.backbone, config.seed]);
         let training = |name: &str| (at(name), name.to_string());
         let stage_of = |data, output| TrainStage { data, config, output, progress };
@@ -208,7 +253,7 @@ impl Run<'_> {
             training: false,
             work: Box::new(|| {
                 let loaded = load_cam(&cam, config)?;
-                for data in [train, val] {
+                for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     make_cams::make_cams(
                         &loaded.network,
                         &loaded.parameters,
@@ -262,7 +307,7 @@ impl Run<'_> {
             training: false,
             work: Box::new(|| {
                 let loaded = load_affinity(&affinity, config)?;
-                for data in [train, val] {
+                for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     let (n, p) = (&loaded.network, &loaded.parameters);
                     let revised = Some(revised.as_path());
                     make_pseudo_labels::make_pseudo_labels(
@@ -305,7 +350,7 @@ impl Run<'_> {
             training: false,
             work: Box::new(|| {
                 let loaded = load_segmentation(&segmentation, config)?;
-                for data in [train, val] {
+                for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     segment::segment_all(
                         &loaded.network,
                         &loaded.parameters,

@@ -1,43 +1,64 @@
-//! Scoring what the stages wrote against ground truth.
+//! Scoring what the stages wrote against ground truth. Images are scored in parallel; their counts are
+//! integers, so the order in which they are added changes nothing.
 
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use crate::data::{Dataset, Sample};
-use crate::eval::ConfusionMatrix;
+use crate::eval::{ConfusionMatrix, ThresholdSweep};
 use crate::formats::cams;
 use crate::formats::image::LabelMap;
 use crate::formats::label_png::read_labels;
-use crate::ops::class_maps;
-use crate::{Error, Result};
+use crate::progress::check_interrupted;
+use crate::{Error, Result, show_path};
 
 use super::make_cams::read_class_maps;
 
-/// Joins the matrices of all images that have ground truth and, by `predict`, predictions.
-fn joined(
+/// Adds up what `score` makes of every image that has ground truth, and warns of those where it finds no
+/// prediction.
+///
+/// # Errors
+/// Whatever `score` fails with, with the mask's path; no prediction for any image.
+fn add_up<T: Clone + Send + Sync>(
     data: &Dataset,
-    matrices: usize,
-    predict: impl Fn(&Sample, &LabelMap) -> Result<Option<Vec<LabelMap>>> + Sync,
-) -> Result<Vec<ConfusionMatrix>> {
-    let empty = || vec![ConfusionMatrix::new(data.classes.len()); matrices];
-    data.samples
+    folder: &Path,
+    what: &str,
+    empty: T,
+    score: impl Fn(&mut T, &Sample, &LabelMap) -> Result<bool> + Sync,
+    merge: impl Fn(&mut T, &T) + Sync,
+) -> Result<T> {
+    let start = || (empty.clone(), 0usize, 0usize);
+    let (total, scored, missing) = data
+        .samples
         .par_iter()
-        .map(|sample| {
-            let mut out = empty();
-            let Some(mask) = &sample.mask else { return Ok(out) };
-            let truth = read_labels(mask)?;
-            if let Some(maps) = predict(sample, &truth)? {
-                for (matrix, map) in out.iter_mut().zip(&maps) {
-                    matrix.add(map, &truth).map_err(|e| e.in_file(mask))?;
+        .try_fold(start, |(mut total, mut scored, mut missing), sample| {
+            check_interrupted()?;
+            if let Some(mask) = &sample.mask {
+                let truth = read_labels(mask)?;
+                match score(&mut total, sample, &truth).map_err(|e| e.in_file(mask))? {
+                    true => scored += 1,
+                    false => missing += 1,
                 }
             }
-            Ok(out)
+            Ok((total, scored, missing))
         })
-        .try_reduce(empty, |mut a, b| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-            Ok(a)
-        })
+        .try_reduce(start, |mut a, b| {
+            merge(&mut a.0, &b.0);
+            Ok((a.0, a.1 + b.1, a.2 + b.2))
+        })?;
+    if scored == 0 {
+        let message = format!("no image of the list has both {what} here and a mask");
+        return Err(Error::invalid(message).in_file(folder));
+    }
+    if missing > 0 {
+        log::warn!(
+            "{}: {missing} of {} images have no {what}: not scored",
+            show_path(folder),
+            scored + missing
+        );
+    }
+    Ok(total)
 }
 
 /// Scores a folder of label PNGs.
@@ -45,41 +66,35 @@ fn joined(
 /// # Errors
 /// No prediction for any image with ground truth; maps of another size than their mask.
 pub fn score_labels(data: &Dataset, predictions: &Path) -> Result<ConfusionMatrix> {
-    let matrix = joined(data, 1, |sample, _| {
+    let score = |matrix: &mut ConfusionMatrix, sample: &Sample, truth: &LabelMap| {
         let path = predictions.join(format!("{}.png", sample.id));
         if !path.is_file() {
-            return Ok(None);
+            return Ok(false);
         }
-        Ok(Some(vec![read_labels(&path)?]))
-    })?
-    .remove(0);
-    match matrix.mean_iou() {
-        Some(_) => Ok(matrix),
-        None => {
-            Err(Error::invalid("no image of the list has both a prediction here and a mask")
-                .in_file(predictions))
-        }
-    }
+        matrix.add(&read_labels(&path)?, truth).map_err(|e| e.in_file(&path))?;
+        Ok(true)
+    };
+    let empty = ConfusionMatrix::new(data.classes.len());
+    add_up(data, predictions, "a prediction", empty, score, ConfusionMatrix::merge)
 }
 
-/// Scores class maps against each of several constant background scores.
+/// Scores class maps against each of several constant background scores; the matrices are in the order of
+/// the thresholds. Each image's maps are read once.
 ///
 /// # Errors
 /// As [`score_labels`].
 pub fn score_cams(data: &Dataset, folder: &Path, thresholds: &[f32]) -> Result<Vec<ConfusionMatrix>> {
-    let matrices = joined(data, thresholds.len(), |sample, truth| {
-        let Some(path) = cams::find(folder, &sample.id) else { return Ok(None) };
-        let (maps, names) = read_class_maps(&path, &data.classes, truth.height, truth.width)?;
-        let labels: Vec<u8> = std::iter::once(0).chain(names).collect();
-        let label = |&t: &f32| class_maps::argmax(&class_maps::with_constant_background(&maps, t)?, &labels);
-        thresholds.iter().map(label).collect::<Result<Vec<_>>>().map(Some)
-    })?;
-    match matrices.first().and_then(ConfusionMatrix::mean_iou) {
-        Some(_) => Ok(matrices),
-        None => {
-            Err(Error::invalid("no image of the list has both class maps here and a mask").in_file(folder))
-        }
-    }
+    let score = |sweep: &mut ThresholdSweep, sample: &Sample, truth: &LabelMap| {
+        let Some(path) = cams::find(folder, &sample.id) else { return Ok(false) };
+        let (maps, labels) = read_class_maps(&path, &data.classes, truth.height, truth.width)?;
+        sweep.add(&maps, &labels, truth).map_err(|e| e.in_file(&path))?;
+        Ok(true)
+    };
+    let empty = ThresholdSweep::new(data.classes.len(), thresholds);
+    let sweep = add_up(data, folder, "class maps", empty, score, ThresholdSweep::merge)?;
+    let matrices = sweep.matrices();
+    let of = |threshold: &f32| matrices.iter().find(|(t, _)| t == threshold).map(|(_, m)| m.clone());
+    thresholds.iter().map(|t| of(t).ok_or_else(|| Error::invalid(format!("{t} is no threshold")))).collect()
 }
 
 /// The thresholds of a sweep: 0.05, 0.10, …, 0.95.

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::augment::{mirror, normalize, resize_cubic};
-use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb};
+use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::write_labels;
 use crate::nn::SegmentationNet;
 use crate::nn::module::Parameters;
@@ -83,7 +83,7 @@ pub fn segment_all(
         if target.exists() {
             return Ok(Outcome::Kept);
         }
-        let image = read_rgb(&sample.image, Exif::Ignore)?;
+        let image = read_rgb(&sample.image, config.data.exif)?;
         write_labels(&target, &segment_image(network, parameters, &image, config)?)?;
         Ok(Outcome::Written)
     })

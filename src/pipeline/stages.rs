@@ -68,6 +68,7 @@ impl TrainStage<'_> {
                     "training": recipe,
                     "seed": config.seed,
                     "learn_statistics": config.backbone.learn_statistics,
+                    "exif": config.data.exif,
                     "init": init_hash,
                     "samples": super::manifest::key_of(&names.iter().map(String::as_str).collect::<Vec<_>>()),
                 }),
@@ -96,9 +97,10 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let [min, max] = stage.config.cam.long_side;
     let augment = Recipe { scale: Scale::LongSide { min, max }, ..hued(Recipe::cam(recipe.crop), recipe) };
+    let exif = stage.config.data.exif;
     let make: MakeSample<(Tensor, Vec<f32>)> = Arc::new(move |i, random| {
         let (path, tags) = &samples[i];
-        let image = augment.apply(&read_rgb(path, Exif::Ignore)?, None, random)?.image;
+        let image = augment.apply(&read_rgb(path, exif)?, None, random)?.image;
         let mut target = vec![0f32; classes];
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
@@ -138,13 +140,13 @@ fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, st
 fn labelled_sample(
     samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
     augment: Recipe,
+    exif: Exif,
 ) -> MakeSample<(Tensor, Vec<u8>)> {
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
-        let made = augment
-            .apply(&read_rgb(image, Exif::Ignore)?, Some(&map), random)
-            .map_err(|e| e.in_file(labels))?;
+        let made =
+            augment.apply(&read_rgb(image, exif)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
         let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
         Ok((made.image, labels_to_grid(&map, STRIDE).labels))
     })
@@ -164,7 +166,8 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
     };
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
-    let make = labelled_sample(samples, hued(Recipe::affinity(config.training.crop), &config.training));
+    let augment = hued(Recipe::affinity(config.training.crop), &config.training);
+    let make = labelled_sample(samples, augment, stage.config.data.exif);
     stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
@@ -189,7 +192,7 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::segmentation(recipe.crop), recipe);
-    let make = labelled_sample(samples, augment);
+    let make = labelled_sample(samples, augment, stage.config.data.exif);
     stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();

@@ -114,7 +114,7 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
     }
     let mut events = Events::open(&job.output.join("events.jsonl"), step)?;
     let stage = progress.stage(&format!("train {}", job.network.kind()), total);
-    stage.advance(step);
+    stage.already(step);
     if step >= total {
         stage.finish();
         return Ok(TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true });
