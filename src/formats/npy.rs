@@ -2,7 +2,7 @@
 //!
 //! A file is the magic `\x93NUMPY`, a version, a header length, a Python literal `{'descr': …,
 //! 'fortran_order': …, 'shape': …}` and the elements (NumPy enhancement proposal 1). An object array holds a
-//! pickle instead, which [`pickle`](super::pickle) reads without running it.
+//! pickle instead, which the `pickle` module beside this one reads without running it.
 
 use std::collections::HashSet;
 use std::path::Path;
