@@ -269,7 +269,8 @@ fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32
             Error::malformed(path, format!("the labels of `{}` are not an array", id.escape_debug()))
         })?;
         let tensor = tensor_of(path, &id, &array, &mut budget)?;
-        if tensor.shape().len() != 1 {
+        // A row vector is a list too.
+        if tensor.shape().iter().filter(|&&side| side != 1).count() > 1 {
             let message =
                 format!("the labels of `{}` are {:?}, not a list", id.escape_debug(), tensor.shape());
             return Err(Error::malformed(path, message));
