@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::session::{Outcome, Session};
 use crate::config::Preset;
-use crate::pipeline::run::{RunSummary, clear, dry_run, run};
+use crate::pipeline::run::{clear, dry_run, run};
+use crate::pipeline::summary::RunSummary;
 use crate::{Error, Result, show_path};
 
 /// Run the whole pipeline on a data set, as a configuration file says
@@ -69,9 +70,11 @@ impl Run {
 pub(super) fn table(summary: &RunSummary) -> String {
     let score = |v: Option<f64>| v.map_or_else(|| format!("{:>6}", "–"), |v| format!("{:6.1}", 100.0 * v));
     let mut text = format!("{:20} {:>8} {:>7} {:>7}\n", "stage", "seconds", "train", "val");
-    for row in &summary.rows {
-        text +=
-            &format!("{:20} {:8.1} {:>7} {:>7}\n", row.stage, row.seconds, score(row.train), score(row.val));
+    for stage in &summary.stages {
+        let seconds = stage.seconds.map_or_else(|| "–".into(), |s| format!("{s:.1}"));
+        let (train, val) = (score(stage.mean_iou(0)), score(stage.mean_iou(1)));
+        text += &format!("{:20} {seconds:>8} {train:>7} {val:>7}\n", stage.name);
     }
+    text += &format!("{:20} {:8.1}\n", "total", summary.seconds());
     text + "(mean IoU in per cent; nothing was chosen on val)"
 }

@@ -33,20 +33,22 @@ pub fn inference_pairs(config: &Config) -> Result<Pairs> {
     })
 }
 
-/// The transition matrix of an image.
-pub fn transition_of(
+/// The affinities of an image, P×h×w, and the pairs that they are of.
+pub fn affinities_of(
     network: &AffinityNet,
     parameters: &Parameters,
     image: &RgbImage,
     config: &Config,
-) -> Result<Transition> {
+) -> Result<(Tensor, Pairs)> {
     let mut input = normalize(image);
     if config.preset == Preset::Psa {
         input = pad_to_stride(&input)?;
     }
     let features = network.infer(parameters, input)?.features;
     let pairs = inference_pairs(config)?;
-    Transition::new(&affinities(&features, &pairs)?, &pairs.stencil, config.walk.beta)
+    let affinities = affinities(&features, &pairs)?;
+    let planes = affinities.shape()[1..].to_vec();
+    Ok((affinities.reshape(&planes)?, pairs))
 }
 
 /// The normalised picture with zeros at the right and bottom up to a multiple of the stride, as the
@@ -76,7 +78,8 @@ pub fn walked_maps(
     maps: &Tensor,
     config: &Config,
 ) -> Result<Tensor> {
-    let transition = transition_of(network, parameters, image, config)?;
+    let (affinities, pairs) = affinities_of(network, parameters, image, config)?;
+    let transition = Transition::new(&affinities, &pairs.stencil, config.walk.beta)?;
     let walked = transition.walk(&seeds_on_grid(maps, config)?, config.walk.steps)?;
     let (h, w) = (image.height, image.width);
     if config.preset == Preset::Psa {

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::data::{Dataset, TagUse};
-use crate::eval::ConfusionMatrix;
 use crate::formats::atomic::{FolderLock, sweep, write_atomically};
 use crate::formats::image::Exif;
 use crate::progress::{Progress, check_interrupted};
@@ -15,31 +14,10 @@ use crate::{Error, Result};
 
 use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of, weights_hash};
 use super::networks::{load_affinity, load_cam, load_segmentation};
-use super::score::{score_cams, score_labels};
+use super::report::write_report;
 use super::stages::{TrainStage, train_affinity, train_cam, train_segmentation};
-use super::{make_affinity_labels, make_cams, make_pseudo_labels, score, segment};
-
-/// One row of the table at the end: a stage, its seconds, its mean IoU on both lists.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Name of the stage.
-    pub stage: &'static str,
-    /// Seconds it took, over all attempts.
-    pub seconds: f64,
-    /// Mean IoU on the training list, where there are masks.
-    pub train: Option<f64>,
-    /// Mean IoU on the validation list.
-    pub val: Option<f64>,
-}
-
-/// What a run came to.
-#[derive(Debug, Clone)]
-pub struct RunSummary {
-    /// A row a stage.
-    pub rows: Vec<Row>,
-    /// The contents of `metrics.json`.
-    pub metrics: Value,
-}
+use super::summary::{RunSummary, Scorer, StageResult};
+use super::{make_affinity_labels, make_cams, make_pseudo_labels, segment};
 
 /// A stage as the manifest sees it.
 struct Stage<'a> {
@@ -196,7 +174,7 @@ pub fn dry_run(config: &Config, progress: &Progress) -> Result<Vec<(&'static str
     Ok(pipeline(config, progress, true)?.1)
 }
 
-/// Runs all stages and writes `metrics.json`.
+/// Runs all stages and writes `metrics.json` and `report.html`.
 ///
 /// # Errors
 /// Whatever a stage fails with; the stages before it are complete and kept.
@@ -237,7 +215,7 @@ impl Run<'_> {
         let (cam_hash, cam_seconds, cam_report) = self.stage(Stage {
             name: "train-cam",
             inputs: vec![train_hash.clone()],
-            settings: json!([network, config.cam.training]),
+            settings: json!([network, config.cam.head, config.cam.long_side, config.cam.training]),
             writes: vec![cam.clone()],
             training: true,
             work: Box::new(|| {
@@ -367,68 +345,25 @@ impl Run<'_> {
             return Ok(None);
         }
 
-        // Scores, where there is ground truth. The threshold is chosen on the training list alone.
-        let masks_known = |data: &Dataset| data.samples.iter().any(|s| s.mask.is_some());
-        let lists = [(train, masks_known(train)), (val, masks_known(val))];
-        let thresholds = score::sweep();
-        let mut best = 0.2f32;
-        let mut cam_scores = [None, None];
-        if lists[0].1 {
-            let all = score_cams(train, &cams, &thresholds)?;
-            let winner = (0..all.len()).max_by(|a, b| {
-                all[*a].mean_iou().unwrap_or(0.0).total_cmp(&all[*b].mean_iou().unwrap_or(0.0))
-            });
-            let winner = winner.unwrap_or(0);
-            best = thresholds[winner];
-            cam_scores[0] = all.into_iter().nth(winner);
-        }
-        if lists[1].1 {
-            cam_scores[1] = Some(score_cams(val, &cams, &[best])?.remove(0));
-        }
-        let score_of = |folder: &Path| -> Result<[Option<ConfusionMatrix>; 2]> {
-            let mut scores = [None, None];
-            for (slot, (data, known)) in scores.iter_mut().zip(lists) {
-                if known {
-                    *slot = Some(score_labels(data, folder)?);
-                }
-            }
-            Ok(scores)
-        };
-        let names = train.classes.names();
-        let mut rows = Vec::new();
-        let mut stages = Vec::new();
-        let mut add = |stage: &'static str,
-                       seconds: f64,
-                       scores: [Option<ConfusionMatrix>; 2],
-                       more: Value| {
-            let mean = |i: usize| scores[i].as_ref().and_then(ConfusionMatrix::mean_iou);
-            rows.push(Row { stage, seconds, train: mean(0), val: mean(1) });
-            let per_class = |m: &Option<ConfusionMatrix>| {
-                let pairs = m.iter().flat_map(|m| names.iter().cloned().zip(m.iou()));
-                pairs.filter_map(|(name, iou)| Some((name, json!(iou?)))).collect::<serde_json::Map<_, _>>()
-            };
-            let mut entry = json!({"name": stage, "seconds": seconds});
-            if scores.iter().any(Option::is_some) {
-                entry["mean_iou"] = json!({"train": mean(0), "val": mean(1)});
-                entry["iou"] = json!({"train": per_class(&scores[0]), "val": per_class(&scores[1])});
-            }
-            if let (Value::Object(entry), Value::Object(more)) = (&mut entry, more) {
-                entry.extend(more);
-            }
-            stages.push(entry);
-        };
-        add("train_cam", cam_seconds, [None, None], cam_report);
-        add("cams", cams_seconds, cam_scores, json!({"threshold": best}));
-        add("affinity_labels", labels_seconds, [None, None], Value::Null);
-        add("train_affinity", affinity_seconds, [None, None], affinity_report);
-        // One stage makes both; the walk's time is counted once, with what the CRF makes of it.
-        add("walk", 0.0, score_of(&revised)?, Value::Null);
-        add("pseudo_labels", pseudo_seconds, score_of(&pseudo)?, json!({"includes": "walk"}));
-        add("train_segmentation", segmentation_seconds, [None, None], segmentation_report);
-        add("segmentation", segment_seconds, score_of(&masks)?, Value::Null);
-        let metrics = json!({"schema_version": 1, "version": env!("CARGO_PKG_VERSION"), "stages": stages});
-        let text = serde_json::to_string_pretty(&metrics).map_err(|e| Error::invalid(e.to_string()))?;
+        let scorer = Scorer::new(train, val);
+        let (threshold, cam_scores) = scorer.cams(&cams)?;
+        let scored = |name, seconds, scores, more| StageResult { name, seconds, scores, more };
+        let results = vec![
+            StageResult::unscored("train_cam", cam_seconds, cam_report),
+            scored("cams", Some(cams_seconds), cam_scores, json!({"threshold": threshold})),
+            StageResult::unscored("affinity_labels", labels_seconds, Value::Null),
+            StageResult::unscored("train_affinity", affinity_seconds, affinity_report),
+            // One stage makes both; the walk's time is counted with what the CRF makes of it.
+            scored("walk", None, scorer.labels(&revised)?, json!({"included_in": "pseudo_labels"})),
+            scored("pseudo_labels", Some(pseudo_seconds), scorer.labels(&pseudo)?, Value::Null),
+            StageResult::unscored("train_segmentation", segmentation_seconds, segmentation_report),
+            scored("segmentation", Some(segment_seconds), scorer.labels(&masks)?, Value::Null),
+        ];
+        let summary = RunSummary::new(results, train.classes.names());
+        let text =
+            serde_json::to_string_pretty(&summary.metrics).map_err(|e| Error::invalid(e.to_string()))?;
         write_atomically(&folder.join("metrics.json"), |file| file.write_all(text.as_bytes()))?;
-        Ok(Some(RunSummary { rows, metrics }))
+        write_report(config, [train, val], folder, &summary)?;
+        Ok(Some(summary))
     }
 }
