@@ -398,7 +398,8 @@ impl Config {
         }
     }
 
-    /// What the demo runs with: a backbone an eighth as wide, small crops, a few epochs.
+    /// What the demo runs with: a backbone an eighth as wide that starts from [`Config::demo_backbone`]'s
+    /// weights, small crops, a few epochs.
     pub fn demo(seed: u64, folder: &Path) -> Self {
         let mut c = Self::preset(Preset::Paper);
         c.seed = seed;
@@ -406,29 +407,29 @@ impl Config {
         c.output.folder = folder.to_path_buf();
         c.backbone = BackboneConfig {
             width: Width { numerator: 1, denominator: 8 },
-            init: PathBuf::new(),
-            learn_statistics: true,
+            init: Self::demo_backbone(folder),
+            learn_statistics: false,
         };
         let training = |epochs| TrainingConfig {
             optimizer: OptimizerKind::AdamW,
-            learning_rate: 3e-3,
+            learning_rate: 1e-3,
             momentum: 0.9,
             weight_decay: 1e-2,
             poly_power: 0.9,
             batch: 16,
             epochs,
             crop: 128,
-            warmup_steps: 30,
-            head_learning_rate_factor: 1.0,
+            warmup_steps: 20,
+            head_learning_rate_factor: 3.0,
             hue: 0.02,
         };
         c.cam.head = Preset::Psa;
         c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5, 1.5];
-        c.cam.training = training(10);
+        c.cam.training = training(4);
         c.affinity_labels.alpha_strong = 2.0;
         c.affinity_labels.alpha_weak = 8.0;
-        c.affinity.training = training(5);
+        c.affinity.training = training(4);
         c.walk = WalkConfig { beta: 8.0, steps: 32, background_alpha: 4.0 };
         c.crf.options = CrfOptions {
             iterations: 5,
@@ -436,7 +437,11 @@ impl Config {
             bilateral: BilateralKernel { sigma_xy: 40.0, sigma_rgb: 10.0, weight: 5.0 },
         };
         c.segmentation.dilation = 2;
-        c.segmentation.training = training(8);
+        c.segmentation.training = training(5);
         c
+    }
+    /// Where the demo puts the pretrained backbone that the program carries.
+    pub fn demo_backbone(folder: &Path) -> PathBuf {
+        folder.join("backbone.safetensors")
     }
 }

@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::session::{Outcome, Session, path_json};
+use crate::formats::safetensors::Dtype;
 use crate::formats::weights::{read_weights, write_weights};
+use crate::nn::ResNet38;
 use crate::{Error, Result, show_path};
 
 /// Convert weights of other programs to safetensors
@@ -16,6 +18,7 @@ use crate::{Error, Result, show_path};
 #[derive(Args)]
 #[command(after_help = "Examples:
   seedwalk convert-weights res38_cls.pth res38_cls.safetensors
+  seedwalk convert-weights runs/cam backbone.safetensors --backbone --f16
   seedwalk convert-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38.safetensors")]
 pub(super) struct ConvertWeights {
     /// File or checkpoint folder to read
@@ -24,6 +27,12 @@ pub(super) struct ConvertWeights {
     /// File to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
+    /// Leave out every tensor that is not the backbone's
+    #[arg(long)]
+    backbone: bool,
+    /// Write 16-bit floats: half the size, 11 bits of precision
+    #[arg(long)]
+    f16: bool,
 }
 
 impl ConvertWeights {
@@ -36,8 +45,14 @@ impl ConvertWeights {
                 .in_file(&self.output)
                 .remedy("choose another name, or replace it with --overwrite"));
         }
-        let tensors = read_weights(&self.input)?;
-        write_weights(&self.output, &tensors)?;
+        let mut tensors = read_weights(&self.input)?;
+        if self.backbone {
+            tensors.retain(|(name, _)| ResNet38::owns(name));
+            if tensors.is_empty() {
+                return Err(Error::invalid("no tensor has a name of ResNet-38").in_file(&self.input));
+            }
+        }
+        write_weights(&self.output, &tensors, if self.f16 { Dtype::F16 } else { Dtype::F32 })?;
         let values: usize = tensors.iter().map(|(_, t)| t.len()).sum();
         let text = format!("{} tensors, {values} values: {}", tensors.len(), show_path(&self.output));
         let json = json!({ "output": path_json(&self.output), "tensors": tensors.len(), "values": values });

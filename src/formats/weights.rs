@@ -135,13 +135,13 @@ fn channels_last(path: &Path, tensor: Tensor) -> Result<Tensor> {
     Tensor::new(&[o, kh, kw, i], data)
 }
 
-/// Writes weights of ours (convolutions O×KH×KW×I) as f32 safetensors that say so; complete or absent.
+/// Writes weights of ours (convolutions O×KH×KW×I) as safetensors that say so; complete or absent.
 ///
 /// # Errors
-/// Two tensors of one name, a folder that cannot be written.
-pub fn write_weights(path: &Path, weights: &[(String, Tensor)]) -> Result<()> {
+/// Two tensors of one name, a type that is no float of at most 32 bits, a folder that cannot be written.
+pub fn write_weights(path: &Path, weights: &[(String, Tensor)], dtype: Dtype) -> Result<()> {
     let tensors: Vec<(&str, &Tensor)> = weights.iter().map(|(name, t)| (name.as_str(), t)).collect();
-    write_tensors(path, &tensors, Dtype::F32, &[(LAYOUT, CHANNELS_LAST)])
+    write_tensors(path, &tensors, dtype, &[(LAYOUT, CHANNELS_LAST)])
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
             let (o, y, x, i) = (at / 24, at / 12 % 2, at / 3 % 4, at % 3);
             assert_eq!(v, (o * 24 + i * 8 + y * 4 + x) as f32);
         }
-        write_weights(&path, &read).unwrap();
+        write_weights(&path, &read, Dtype::F32).unwrap();
         let again = read_weights(&path).unwrap();
         assert_eq!((again[0].1.shape(), again[0].1.data()), (got.shape(), got.data()));
         write_tensors(

@@ -108,6 +108,12 @@ impl ResNet38 {
         ((2 * full * self.numerator + self.denominator) / (2 * self.denominator)).max(1)
     }
 
+    /// Whether a tensor's name is one of the backbone's, and not a head's.
+    pub fn owns(name: &str) -> bool {
+        let layer = name.split('.').next().unwrap_or(name);
+        layer == "conv1a" || layer == "bn7" || UNITS.iter().any(|unit| unit.name == layer)
+    }
+
     /// Whether one image's layers are too small to fill several threads, and its activations small enough
     /// to hold several images at once.
     pub fn is_narrow(&self) -> bool {
