@@ -104,10 +104,10 @@ fn threads_and_kills_do_not_show_in_the_results() {
     assert_eq!(plans.lines().filter(|l| l.contains("skip")).count(), 7, "{plans}");
 }
 
-/// Runs, expects the exit code and words on standard error.
+/// Runs, expects the exit code, and words in what it prints: `check-data` lists faults as its result.
 fn fails(arguments: &[&str], code: i32, words: &[&str]) {
     let out = seedwalk(arguments);
-    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    let error = [out.stderr, out.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert_eq!(out.status.code(), Some(code), "{arguments:?}: {error}");
     for word in words {
         assert!(error.contains(word), "{arguments:?}: `{word}` is not in: {error}");
