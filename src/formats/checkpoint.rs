@@ -128,6 +128,19 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     load_file(&file).map_err(|e| offer_older(e, path, Some(&file)))
 }
 
+/// As [`load`], without the optimiser's state: what inference needs, in a third of Adam's memory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_weights(path: &Path) -> Result<Checkpoint> {
+    let weights = |file: &Path| decode_those(file, &read_file(file)?, |name| !name.starts_with(OPTIMIZER));
+    if !path.is_dir() {
+        return weights(path);
+    }
+    let file = latest_file(path)?;
+    weights(&file).map_err(|e| offer_older(e, path, Some(&file)))
+}
+
 /// The tensors of what [`load`] would load, as they are stored, for `inspect`: not verified.
 pub(crate) fn latest_tensors(folder: &Path) -> Result<Vec<StoredTensor>> {
     let file = latest_file(folder)?;
@@ -157,8 +170,12 @@ fn load_file(path: &Path) -> Result<Checkpoint> {
 
 /// Reads a checkpoint from memory and verifies every hash.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
-    let file = safetensors::decode(path, bytes)?;
-    verify(path, &file)?;
+    decode_those(path, bytes, |_| true)
+}
+
+fn decode_those(path: &Path, bytes: &[u8], wanted: fn(&str) -> bool) -> Result<Checkpoint> {
+    let file = safetensors::decode_those(path, bytes, wanted)?;
+    verify(path, &file, wanted)?;
     let text = |key: &str| {
         let found = file.metadata.get(key).cloned();
         found.ok_or_else(|| Error::malformed(path, format!("the checkpoint has no `{key}`")))
@@ -183,7 +200,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
 }
 
 /// Compares every tensor and the metadata with the hashes that were stored with them.
-fn verify(path: &Path, file: &TensorFile) -> Result<()> {
+fn verify(path: &Path, file: &TensorFile, wanted: fn(&str) -> bool) -> Result<()> {
     let damaged = |what: String| Error::malformed(path, format!("the checkpoint is damaged: {what}"));
     if file.metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err(Error::malformed(path, "this is not a checkpoint of this program's version")
@@ -201,8 +218,9 @@ fn verify(path: &Path, file: &TensorFile) -> Result<()> {
             return Err(damaged(format!("`{}` does not match its hash", tensor.name)));
         }
     }
-    if stored.len() != file.tensors.len() {
-        return Err(damaged(format!("it has {} tensors, {} were written", file.tensors.len(), stored.len())));
+    let written = stored.keys().filter(|name| wanted(name)).count();
+    if written != file.tensors.len() {
+        return Err(damaged(format!("it has {} tensors, {written} were written", file.tensors.len())));
     }
     Ok(())
 }
@@ -288,7 +306,7 @@ fn write_file(path: &Path, checkpoint: &Checkpoint) -> Result<String> {
 /// Makes sure that what lies on disk is what was written.
 fn read_back(path: &Path, hash: &str) -> Result<()> {
     let file = safetensors::read_tensors(path)?;
-    verify(path, &file)?;
+    verify(path, &file, |_| true)?;
     if file.metadata.get("hash").map(String::as_str) != Some(hash) {
         return Err(Error::new(ErrorKind::Io, "the checkpoint reads back other than it was written")
             .in_file(path)
@@ -362,6 +380,16 @@ mod tests {
         std::fs::remove_file(dir.path().join(LATEST)).unwrap();
         assert!(exists(dir.path()));
         assert_eq!(load(dir.path()).unwrap().step, 10);
+    }
+
+    #[test]
+    fn weights_come_without_the_optimiser() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &sample(10)).unwrap();
+        let (all, weights) = (load(dir.path()).unwrap(), load_weights(dir.path()).unwrap());
+        assert!(!all.optimizer.is_empty());
+        assert!(weights.optimizer.is_empty());
+        assert!(all.tensors == weights.tensors);
     }
 
     #[test]

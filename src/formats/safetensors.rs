@@ -54,10 +54,15 @@ pub fn read_tensors(path: &Path) -> Result<TensorFile> {
 
 /// Reads safetensors from memory; `path` is for the errors.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<TensorFile> {
+    decode_those(path, bytes, |_| true)
+}
+
+/// As [`decode`], but only the tensors whose names are wanted take memory.
+pub(crate) fn decode_those(path: &Path, bytes: &[u8], wanted: fn(&str) -> bool) -> Result<TensorFile> {
     let mut budget = Budget::new(bytes.len());
     let (header, data) = header_of(path, bytes)?;
     let mut tensors = Vec::with_capacity(header.tensors.len());
-    for (name, info) in header.tensors {
+    for (name, info) in header.tensors.into_iter().filter(|(name, _)| wanted(name)) {
         let Some(dtype) = dtype_of(info.dtype) else {
             let message = format!("`{name}` is of type {:?}, which is not supported", info.dtype);
             return Err(Error::malformed(path, message).remedy("convert it to F32, F16 or BF16"));

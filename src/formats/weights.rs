@@ -75,7 +75,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<(Vec<StoredTensor>, Co
 /// A format that is not known, a damaged file, names that collide, NaN or infinity (the tensor is named).
 pub fn read_weights(path: &Path) -> Result<Vec<(String, Tensor)>> {
     if checkpoint::exists(path) {
-        return Ok(checkpoint::load(path)?.tensors);
+        return Ok(checkpoint::load_weights(path)?.tensors);
     }
     if path.is_dir() {
         return Err(Error::malformed(path, "there is no checkpoint in this folder")

@@ -89,7 +89,7 @@ fn read(path: &Path, kind: &str, config: &Config) -> Result<Source> {
     if !checkpoint::exists(path) {
         return Ok(Source { tensors: weights::read_weights(path)?, config, classes: None });
     }
-    let saved = checkpoint::load(path)?;
+    let saved = checkpoint::load_weights(path)?;
     if saved.kind != kind {
         let message =
             format!("this is a checkpoint of the {} network, the {kind} network's is wanted", saved.kind);
