@@ -12,6 +12,9 @@ pub(super) struct Object {
     pub body: Outline,
     /// The telling share.
     pub part: Part,
+    /// Whether the part bears its figure; else the object is seen from behind, and its surface alone hints
+    /// at the class.
+    pub marked: bool,
 }
 
 impl Object {
@@ -20,6 +23,9 @@ impl Object {
         self.body.distance(x, y).min(self.part.distance(x, y))
     }
 }
+
+/// The share of objects seen from behind, as heads are hidden on photographs.
+const FROM_BEHIND: f32 = 0.4;
 
 /// The owner of pixels that belong to no object.
 pub(super) const NOBODY: u8 = u8::MAX;
@@ -50,7 +56,8 @@ fn random_object(random: &mut Stream, size: f32, length: f32) -> Object {
     body.centre = [at[0] - dx, at[1] - dy];
     let class = random.below(CLASSES.len() as u32) as usize;
     let part = Part::random(random, class, at, radius);
-    Object { body, part }
+    let marked = !random.chance(FROM_BEHIND);
+    Object { body, part, marked }
 }
 
 /// Draws layouts until every object shows enough of its body and nearly all of its part; after many

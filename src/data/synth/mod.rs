@@ -2,11 +2,14 @@
 //! of a larger object.
 //!
 //! An object is a *body* (ellipse, blob, box, capsule or irregular polygon, of any size, angle and
-//! surface) with a *part* at one end, about two fifths as wide as the body is long. Bodies of all classes come
-//! from one distribution, so only the part tells the class; the part is what a classifier learns and
-//! what its class activation map shows. The body is coherent and has an edge, so that affinities can
-//! carry the map over it. The background has gradients, noise, patches of the same surfaces, lines,
-//! small vivid things, and at times whole bodies without a part, which are background.
+//! surface) with a *part* at one end, about two fifths as wide as the body is long. The part bears the
+//! figure of its class, and nothing else does: the figure is what a classifier learns first and what its
+//! class activation map shows. Two of five objects are seen from behind, without the figure. Then the
+//! surface is typical of the class, as it is of most bodies; but other bodies and things of the background
+//! have such surfaces too. So a classifier has a reason to look at bodies, and less of one than at parts.
+//! A body is coherent and has an edge, so that affinities can carry the map over it. The background has
+//! gradients, noise, patches of similar surfaces, lines, small vivid things, and at times whole bodies
+//! without a figure, which are background.
 //!
 //! An image is a function of (seed, index, size) alone: the same on every machine, in any order, with
 //! any number of threads.
@@ -105,7 +108,7 @@ pub fn render(options: &SynthOptions, index: usize) -> Scene {
     let part_labels = layout.owners.iter().enumerate().map(|(at, &owner)| {
         let (x, y) = ((at % size) as f32 + 0.5, (at / size) as f32 + 0.5);
         match layout.objects.get(usize::from(owner)) {
-            Some(object) if object.part.distance(x, y) < 0.0 => class_of(owner),
+            Some(object) if object.marked && object.part.distance(x, y) < 0.0 => class_of(owner),
             _ => 0,
         }
     });

@@ -1,21 +1,21 @@
-//! The discriminative parts: the only thing that tells one class from another. Each has two colours and
-//! a pattern of its own.
+//! The discriminative parts: what tells one class from another. Each is a figure in a colour of its own,
+//! drawn on its body's surface, so a part has no edge towards its body.
 
-use super::canvas::{Colour, mix, scale, triangle_wave};
+use super::canvas::{Colour, mix, triangle_wave};
 use super::shapes::to_local;
 use crate::rng::Stream;
 
 /// The classes after background, named after their parts.
 pub const CLASSES: [&str; 6] = ["cross", "stripes", "checker", "ring", "star", "zigzag"];
 
-/// Ground and figure of each class's part.
-const COLOURS: [[Colour; 2]; 6] = [
-    [[0.86, 0.10, 0.10], [0.97, 0.96, 0.94]],
-    [[0.97, 0.83, 0.08], [0.08, 0.08, 0.09]],
-    [[0.12, 0.25, 0.85], [0.95, 0.96, 0.97]],
-    [[0.88, 0.12, 0.72], [0.72, 0.95, 0.30]],
-    [[0.05, 0.55, 0.22], [0.99, 0.93, 0.70]],
-    [[0.10, 0.82, 0.88], [0.45, 0.07, 0.05]],
+/// The colour of each class's figure.
+const COLOURS: [Colour; 6] = [
+    [0.86, 0.08, 0.08],
+    [0.98, 0.84, 0.08],
+    [0.10, 0.20, 0.85],
+    [0.90, 0.10, 0.75],
+    [0.98, 0.97, 0.94],
+    [0.07, 0.06, 0.08],
 ];
 
 /// A part somewhere in the picture.
@@ -28,7 +28,7 @@ pub(super) struct Part {
     /// Half of the width.
     pub radius: f32,
     axis: [f32; 2],
-    colours: [Colour; 2],
+    colour: Colour,
 }
 
 impl Part {
@@ -38,9 +38,8 @@ impl Part {
         let tilt = random.range(-0.5, 0.5);
         let length = (1.0 + tilt * tilt).sqrt();
         let light = random.range(0.88, 1.08);
-        let colours = COLOURS[class]
-            .map(|colour| colour.map(|v| (v * light + random.range(-0.05, 0.05)).clamp(0.0, 1.0)));
-        Self { class, centre, radius, axis: [1.0 / length, tilt / length], colours }
+        let colour = COLOURS[class].map(|v| (v * light + random.range(-0.05, 0.05)).clamp(0.0, 1.0));
+        Self { class, centre, radius, axis: [1.0 / length, tilt / length], colour }
     }
 
     /// Signed distance to the outline: discs for cross, ring and star, rounded squares for the others.
@@ -55,8 +54,9 @@ impl Part {
         (du * du + dv * dv).sqrt() + (u.abs().max(v.abs()) - side + corner).min(0.0) - corner
     }
 
-    /// The colour at a point: the mean of 2×2 samples of the pattern, darker at the rim.
-    pub fn colour(&self, x: f32, y: f32) -> Colour {
+    /// The colour at a point where the body's surface has the colour `surface`: the figure covers the mean
+    /// of 2×2 samples.
+    pub fn colour(&self, x: f32, y: f32, surface: Colour) -> Colour {
         let mut figure = 0.0;
         for (dx, dy) in [(-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25)] {
             let [u, v] = to_local(self.centre, self.axis, x + dx, y + dy);
@@ -64,13 +64,11 @@ impl Part {
                 figure += 0.25;
             }
         }
-        let colour = mix(self.colours[0], self.colours[1], figure);
-        let rim = (1.0 + self.distance(x, y) / 1.5).clamp(0.0, 1.0);
-        scale(colour, 1.0 - 0.35 * rim)
+        mix(surface, self.colour, figure)
     }
 }
 
-/// Whether the pattern shows its second colour at (u, v), in radii from the centre.
+/// Whether the figure covers (u, v), in radii from the centre.
 fn is_figure(class: usize, u: f32, v: f32) -> bool {
     let odd = |x: f32| (x.floor() as i32).rem_euclid(2) == 1;
     match class {

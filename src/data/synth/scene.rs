@@ -4,10 +4,18 @@ use super::canvas::{
     Canvas, Colour, colour_distance, direction, fractal, from_hsv, mix, noise, scale, smoothstep,
 };
 use super::layout::{Layout, Object};
+use super::parts::CLASSES;
 use super::shapes::{DIRECTIONS, Outline};
 use super::texture::Texture;
 use crate::formats::image::RgbImage;
 use crate::rng::Stream;
+
+/// How often a body that shows its part has a surface typical of its class; the others' are random. So a
+/// body hints at its class, and only a part tells it.
+const TYPICAL: f32 = 0.8;
+
+/// How often a body that belongs to the background has a surface typical of some class.
+const TYPICAL_LOOK_ALIKE: f32 = 0.3;
 
 /// How a scene is lit.
 struct Light {
@@ -135,21 +143,37 @@ fn look_alikes(random: &mut Stream, canvas: &mut Canvas, light: &Light, unit: f3
         let axis = direction(random);
         let body = Outline::random(random, at, axis, half);
         cast_shadow(canvas, &body, |x, y| body.distance(x, y), light, unit);
-        paint_body(random, canvas, &body, light, unit);
+        let class = random.below(CLASSES.len() as u32) as usize;
+        let typical = random.chance(TYPICAL_LOOK_ALIKE).then_some(class);
+        paint_body(random, canvas, &body, typical, light, unit);
     }
 }
 
 fn paint_object(random: &mut Stream, canvas: &mut Canvas, object: &Object, light: &Light, unit: f32) {
     cast_shadow(canvas, &object.body, |x, y| object.distance(x, y), light, unit);
-    paint_body(random, canvas, &object.body, light, unit);
     let part = &object.part;
+    let typical = (!object.marked || random.chance(TYPICAL)).then_some(part.class);
+    let texture = paint_body(random, canvas, &object.body, typical, light, unit);
     canvas.paint(part.centre, 1.5 * part.radius, |x, y| {
-        (coverage(part.distance(x, y)), scale(part.colour(x, y), side_light(&object.body, light, x, y)))
+        let d = part.distance(x, y);
+        // Rounded as the body is, where the part stands out from it.
+        let shade = rounded(object.distance(x, y), object.body.half[1]) * side_light(&object.body, light, x, y);
+        let surface = texture.at(x, y);
+        let colour = if object.marked { part.colour(x, y, surface) } else { surface };
+        (coverage(d), scale(colour, shade))
     });
 }
 
-fn paint_body(random: &mut Stream, canvas: &mut Canvas, body: &Outline, light: &Light, unit: f32) {
-    let texture = visible_texture(random, canvas, body, unit);
+/// Paints a body with a surface that stands out: one typical of a class, or any.
+fn paint_body(
+    random: &mut Stream,
+    canvas: &mut Canvas,
+    body: &Outline,
+    typical: Option<usize>,
+    light: &Light,
+    unit: f32,
+) -> Texture {
+    let texture = visible_texture(random, canvas, body, typical, unit);
     canvas.paint(body.centre, body.reach(), |x, y| {
         let d = body.distance(x, y);
         if d > 0.5 {
@@ -158,6 +182,7 @@ fn paint_body(random: &mut Stream, canvas: &mut Canvas, body: &Outline, light: &
         let shade = rounded(d, body.half[1]) * side_light(body, light, x, y);
         (coverage(d), scale(texture.at(x, y), shade))
     });
+    texture
 }
 
 /// Brighter on the side that faces the light.
@@ -168,7 +193,17 @@ fn side_light(body: &Outline, light: &Light, x: f32, y: f32) -> f32 {
 }
 
 /// A surface that stands out from what lies behind the outline now.
-fn visible_texture(random: &mut Stream, canvas: &Canvas, body: &Outline, unit: f32) -> Texture {
+fn visible_texture(
+    random: &mut Stream,
+    canvas: &Canvas,
+    body: &Outline,
+    typical: Option<usize>,
+    unit: f32,
+) -> Texture {
+    let draw = |random: &mut Stream| match typical {
+        Some(class) => Texture::typical(random, class, unit),
+        None => Texture::random(random, unit),
+    };
     let around = DIRECTIONS.map(|[c, s]| {
         let [x, y] = body.global(1.12 * body.half[0] * c, 1.12 * body.half[1] * s);
         canvas.at(x, y)
@@ -176,7 +211,7 @@ fn visible_texture(random: &mut Stream, canvas: &Canvas, body: &Outline, unit: f
     // The share of the outline with a clear edge; the best of twelve if none is clear all round.
     let mut best: Option<(usize, Texture)> = None;
     for _ in 0..12 {
-        let texture = Texture::random(random, unit);
+        let texture = draw(random);
         let clear = around.iter().filter(|c| colour_distance(**c, texture.base()) > 0.32).count();
         if best.as_ref().is_none_or(|(most, _)| clear > *most) {
             best = Some((clear, texture));
@@ -185,7 +220,7 @@ fn visible_texture(random: &mut Stream, canvas: &Canvas, body: &Outline, unit: f
             break;
         }
     }
-    best.map_or_else(|| Texture::random(random, unit), |(_, texture)| texture)
+    best.map_or_else(|| draw(random), |(_, texture)| texture)
 }
 
 /// Darkens what lies on the far side of the light.

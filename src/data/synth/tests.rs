@@ -126,9 +126,9 @@ fn tags_masks_and_parts_agree() {
         objects[scene.objects.len()] += 1;
     }
     let n = options.images as f64;
-    // Objects fill a quarter of the picture, parts a quarter of the objects.
+    // Objects fill a quarter of the picture, parts a quarter of the three in five objects that show theirs.
     assert!((0.22..0.34).contains(&(object_share / n)), "objects fill {}", object_share / n);
-    assert!((0.18..0.30).contains(&(part_share / n)), "parts fill {} of objects", part_share / n);
+    assert!((0.10..0.20).contains(&(part_share / n)), "parts fill {} of objects", part_share / n);
     // Five standard deviations round the expected 45 %, 37 %, 18 %; a crowded layout may lose an object.
     assert!(objects[0] == 0 && objects[1] > 38 && objects[2] > 30 && objects[3] > 5, "{objects:?}");
     assert!(per_class[1..].iter().all(|&c| c > 20), "{per_class:?}");
@@ -136,10 +136,11 @@ fn tags_masks_and_parts_agree() {
 }
 
 #[test]
-fn bodies_tell_nothing_about_the_class() {
-    // Mean colour of each class's bodies without their parts: all within five standard errors.
-    let options = options(150, 11);
-    let mut samples: Vec<Vec<[f64; 3]>> = vec![Vec::new(); 7];
+fn bodies_hint_at_the_class_and_do_not_tell_it() {
+    // The mean colour of each single object's body, given to the class whose mean is nearest (its own
+    // object left out): better than chance (1 in 6), far from certain.
+    let options = options(300, 11);
+    let mut samples: Vec<(usize, [f64; 3])> = Vec::new();
     for index in 0..options.images {
         let scene = render(&options, index);
         let [class] = scene.tags[..] else { continue };
@@ -150,18 +151,25 @@ fn bodies_tell_nothing_about_the_class() {
                 count += 1.0;
             }
         }
-        samples[class].push(sum.map(|s| s / count));
+        samples.push((class, sum.map(|s| s / count)));
     }
-    let all: Vec<[f64; 3]> = samples.iter().flatten().copied().collect();
-    for channel in 0..3 {
-        let mean = |set: &[[f64; 3]]| set.iter().map(|s| s[channel]).sum::<f64>() / set.len() as f64;
-        let whole = mean(&all);
-        let spread = all.iter().map(|s| (s[channel] - whole).powi(2)).sum::<f64>() / all.len() as f64;
-        for class in samples.iter().filter(|s| !s.is_empty()) {
-            let error = (spread / class.len() as f64).sqrt();
-            assert!((mean(class) - whole).abs() < 5.0 * error);
+    let distance = |own: usize, class: usize| {
+        let others = samples.iter().enumerate().filter(|(i, s)| *i != own && s.0 == class);
+        let (mut mean, mut count) = ([0.0; 3], 0.0);
+        for (_, (_, colour)) in others {
+            (0..3).for_each(|c| mean[c] += colour[c]);
+            count += 1.0;
         }
-    }
+        (0..3).map(|c| (mean[c] / count - samples[own].1[c]).powi(2)).sum::<f64>()
+    };
+    let right = (0..samples.len())
+        .filter(|&i| {
+            let nearest = (1..=6).min_by(|&a, &b| distance(i, a).total_cmp(&distance(i, b)));
+            nearest == Some(samples[i].0)
+        })
+        .count();
+    let share = right as f64 / samples.len() as f64;
+    assert!((0.3..0.85).contains(&share), "{share:.2} of {} bodies told by colour", samples.len());
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Surfaces: what bodies, look-alikes and patches of the background are made of. All three draw from
-//! [`Texture::random`], so a surface tells nothing about what it belongs to.
+//! Surfaces: what bodies, look-alikes and patches of the background are made of. Each class has a typical
+//! surface, which other things have too.
 
 use super::canvas::{Colour, direction, fractal, from_hsv, mix, noise, smoothstep, triangle_wave};
+use super::parts::CLASSES;
 use crate::rng::Stream;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,8 @@ enum Pattern {
     Striped,
     Spotted,
 }
+
+const PATTERNS: [Pattern; 4] = [Pattern::Plain, Pattern::Striped, Pattern::Mottled, Pattern::Spotted];
 
 /// A surface without edges: two related colours mixed by a pattern.
 #[derive(Debug, Clone)]
@@ -27,17 +30,30 @@ pub(super) struct Texture {
 impl Texture {
     /// A random surface; `unit` is the length, in pixels, of 1/128 of the picture's side.
     pub fn random(random: &mut Stream, unit: f32) -> Self {
-        let (hue, saturation, value) = (random.uniform(), random.range(0.06, 0.45), random.range(0.32, 0.88));
+        let (hue, saturation) = (random.uniform(), random.range(0.06, 0.5));
+        let pattern = PATTERNS[random.below(4) as usize];
+        Self::new(random, pattern, hue, saturation, unit)
+    }
+
+    /// A surface that is typical of a class: within a twelfth of the colour circle of the class's hue, in
+    /// the class's pattern.
+    pub fn typical(random: &mut Stream, class: usize, unit: f32) -> Self {
+        let hue = (class as f32 + random.range(-0.5, 0.5)) / CLASSES.len() as f32;
+        let saturation = random.range(0.25, 0.5);
+        Self::new(random, PATTERNS[class % 4], (hue + 1.0) % 1.0, saturation, unit)
+    }
+
+    fn new(random: &mut Stream, pattern: Pattern, hue: f32, saturation: f32, unit: f32) -> Self {
+        let value = random.range(0.4, 0.88);
         // Contrast within a surface stays far below that across an object's edge.
         let lighter = if value > 0.6 { -1.0 } else { 1.0 };
         let second = from_hsv(
             (hue + random.range(-0.04, 0.04) + 1.0) % 1.0,
             (saturation + random.range(-0.1, 0.1)).clamp(0.0, 1.0),
-            value + lighter * random.range(0.07, 0.17),
+            value + lighter * random.range(0.06, 0.13),
         );
-        let patterns = [Pattern::Plain, Pattern::Mottled, Pattern::Striped, Pattern::Spotted];
         Self {
-            pattern: patterns[random.below(4) as usize],
+            pattern,
             seed: random.next_u32(),
             base: from_hsv(hue, saturation, value),
             second,
