@@ -1,17 +1,20 @@
-//! Capital letters of 5×7 dots, for captions inside pictures.
+//! Capital letters and digits of 5×7 dots, for captions inside pictures.
 
 /// Dots across a letter.
 pub(super) const WIDTH: usize = 5;
 /// Dots down a letter.
 pub(super) const HEIGHT: usize = 7;
 
-/// The rows of a letter from the top; bit 4 is the leftmost dot. Anything but A–Z, in either case, is blank.
+/// The rows of a letter from the top; bit 4 is the leftmost dot. Anything but A–Z in either case, digits,
+/// full stop and hyphen is blank.
 pub(super) fn glyph(letter: char) -> [u8; HEIGHT] {
-    let letter = letter.to_ascii_uppercase();
-    if !letter.is_ascii_uppercase() {
-        return [0; HEIGHT];
+    match letter.to_ascii_uppercase() {
+        letter @ 'A'..='Z' => LETTERS[letter as usize - 'A' as usize],
+        digit @ '0'..='9' => DIGITS[digit as usize - '0' as usize],
+        '.' => [0, 0, 0, 0, 0, 0x0c, 0x0c],
+        '-' => [0, 0, 0, 0x1f, 0, 0, 0],
+        _ => [0; HEIGHT],
     }
-    LETTERS[letter as usize - 'A' as usize]
 }
 
 #[rustfmt::skip]
@@ -42,4 +45,18 @@ const LETTERS: [[u8; HEIGHT]; 26] = [
     [0x11, 0x11, 0x0a, 0x04, 0x0a, 0x11, 0x11], // X
     [0x11, 0x11, 0x11, 0x0a, 0x04, 0x04, 0x04], // Y
     [0x1f, 0x01, 0x02, 0x04, 0x08, 0x10, 0x1f], // Z
+];
+
+#[rustfmt::skip]
+const DIGITS: [[u8; HEIGHT]; 10] = [
+    [0x0e, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0e], // 0
+    [0x04, 0x0c, 0x04, 0x04, 0x04, 0x04, 0x0e], // 1
+    [0x0e, 0x11, 0x01, 0x02, 0x04, 0x08, 0x1f], // 2
+    [0x1f, 0x02, 0x04, 0x02, 0x01, 0x11, 0x0e], // 3
+    [0x02, 0x06, 0x0a, 0x12, 0x1f, 0x02, 0x02], // 4
+    [0x1f, 0x10, 0x1e, 0x01, 0x01, 0x11, 0x0e], // 5
+    [0x06, 0x08, 0x10, 0x1e, 0x11, 0x11, 0x0e], // 6
+    [0x1f, 0x01, 0x02, 0x04, 0x08, 0x08, 0x08], // 7
+    [0x0e, 0x11, 0x11, 0x0e, 0x11, 0x11, 0x0e], // 8
+    [0x0e, 0x11, 0x11, 0x0f, 0x01, 0x02, 0x0c], // 9
 ];
