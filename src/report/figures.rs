@@ -1,7 +1,7 @@
 //! The figures of a run: PNG files for documents, drawn from what the report holds.
 
 use super::sheet::Sheet;
-use super::{AffinityView, Column, GalleryRow, Report, WalkView, pictures};
+use super::{AffinityView, Column, GalleryRow, Report, WalkView, charts, pictures};
 use crate::Result;
 use crate::formats::image::{RgbImage, encode_png};
 use crate::formats::label_png::voc_colour;
@@ -25,7 +25,8 @@ pub struct Figure {
 
 /// Draws every figure for which the report has something: `stages`, `class-activation-maps`,
 /// `affinity-labels`, `pseudo-labels` and `crf` from the first list of the gallery, which has affinity
-/// labels; `segmentation` from the last, whose images trained nothing; `affinities` and `walk`.
+/// labels; `segmentation` from the last, whose images trained nothing; `affinities` and `walk`; charts of
+/// the losses, `training`, and of the scores, `evaluation`.
 ///
 /// # Errors
 /// An image or a map without pixels; affinities whose planes and offsets differ in number.
@@ -59,6 +60,8 @@ pub fn figures(report: &Report) -> Result<Vec<Figure>> {
         one_stage("crf", &first, &refined)?,
         one_stage("pseudo-labels", &first, &grown)?,
         one_stage("segmentation", &last, &[C::Image, C::Prediction, C::GroundTruth])?,
+        chart_figure("training", charts::losses(&report.losses))?,
+        chart_figure("evaluation", charts::scores(&report.stages))?,
     ];
     Ok(all.into_iter().flatten().collect())
 }
@@ -86,6 +89,10 @@ fn figure(
         }
         cell = (cell * 7 / 8).max(*CELL.start());
     }
+}
+
+fn chart_figure(name: &'static str, chart: Option<RgbImage>) -> Result<Option<Figure>> {
+    chart.map(|chart| Ok(Figure { name, png: encode_png(&chart)? })).transpose()
 }
 
 /// Cells as large as the largest image, so that most pictures are drawn at their own size.
@@ -174,7 +181,7 @@ fn strongest_seed(walk: &WalkView) -> Option<(usize, usize)> {
 fn walk_figure(report: &Report) -> Result<Option<Figure>> {
     let walks: Vec<&WalkView> = report.walks.iter().filter(|walk| !walk.frames.is_empty()).collect();
     let Some(first) = walks.first() else { return Ok(None) };
-    let power_of_four = |t: usize| t > 1 && t.is_power_of_two() && t.trailing_zeros() % 2 == 0;
+    let power_of_four = |t: usize| t > 1 && t.is_power_of_two() && t.trailing_zeros().is_multiple_of(2);
     let last = first.frames.len() - 1;
     let shown: Vec<usize> = (0..=last)
         .filter(|&f| f == last || first.frames[f].0 == 0 || power_of_four(first.frames[f].0))

@@ -6,13 +6,15 @@ pub(super) const WIDTH: usize = 5;
 pub(super) const HEIGHT: usize = 7;
 
 /// The rows of a letter from the top; bit 4 is the leftmost dot. Anything but A–Z in either case, digits,
-/// full stop and hyphen is blank.
+/// full stop, hyphen and round brackets is blank.
 pub(super) fn glyph(letter: char) -> [u8; HEIGHT] {
     match letter.to_ascii_uppercase() {
         letter @ 'A'..='Z' => LETTERS[letter as usize - 'A' as usize],
         digit @ '0'..='9' => DIGITS[digit as usize - '0' as usize],
         '.' => [0, 0, 0, 0, 0, 0x0c, 0x0c],
         '-' => [0, 0, 0, 0x1f, 0, 0, 0],
+        '(' => [0x02, 0x04, 0x08, 0x08, 0x08, 0x04, 0x02],
+        ')' => [0x08, 0x04, 0x02, 0x02, 0x02, 0x04, 0x08],
         _ => [0; HEIGHT],
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! The same data give the same bytes: nothing in the page tells the time or the machine.
 
+mod charts;
 mod encode;
 mod figures;
 mod font;

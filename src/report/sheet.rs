@@ -6,8 +6,8 @@ use crate::formats::image::RgbImage;
 use crate::{Error, Result};
 
 /// Paper of a sheet, and the ink on it.
-const PAPER: [u8; 3] = [250, 248, 243];
-const INK: [u8; 3] = [60, 58, 52];
+pub(super) const PAPER: [u8; 3] = [250, 248, 243];
+pub(super) const INK: [u8; 3] = [60, 58, 52];
 
 /// What is on a sheet.
 pub(super) struct Sheet<'a> {
@@ -89,11 +89,12 @@ impl Sheet<'_> {
 }
 
 /// Dots across a line of text.
-fn text_width(text: &str) -> usize {
+pub(super) fn text_width(text: &str) -> usize {
     (text.chars().count() * (font::WIDTH + 1)).saturating_sub(1)
 }
 
-fn write_text(image: &mut RgbImage, text: &str, (left, top): (usize, usize), dot: usize) {
+/// Writes a line of text in dots of `dot`² pixels; what lies beyond the picture's edge is left out.
+pub(super) fn write_text(image: &mut RgbImage, text: &str, (left, top): (usize, usize), dot: usize) {
     for (n, letter) in text.chars().enumerate() {
         for (row, bits) in font::glyph(letter).into_iter().enumerate() {
             for column in (0..font::WIDTH).filter(|c| bits >> (font::WIDTH - 1 - c) & 1 == 1) {

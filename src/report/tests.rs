@@ -326,8 +326,8 @@ fn figures_show_what_there_is_within_their_size() {
     let drawn = figures(&sample()).unwrap();
     let names: Vec<_> = drawn.iter().map(|f| f.name).collect();
     let all = ["stages", "class-activation-maps", "affinity-labels", "affinities", "walk", "crf"];
-    assert_eq!(names, [&all[..], &["pseudo-labels", "segmentation"]].concat());
-    for figure in &drawn {
+    assert_eq!(names, [&all[..], &["pseudo-labels", "segmentation", "training", "evaluation"]].concat());
+    for figure in &drawn[..8] {
         let (width, height, pixels) = decoded(figure);
         let (columns, rows) = match figure.name {
             "stages" => (7, 3),
@@ -349,6 +349,27 @@ fn figures_show_what_there_is_within_their_size() {
     let again = figures(&sample()).unwrap();
     assert!(drawn.iter().zip(&again).all(|(a, b)| a.png == b.png), "the same bytes each time");
     assert!(figures(&Report::default()).unwrap().is_empty());
+}
+
+#[test]
+fn charts_draw_losses_and_scores() {
+    let drawn = figures(&sample()).unwrap();
+    let pixels = |name: &str| decoded(drawn.iter().find(|f| f.name == name).unwrap());
+    let count = |pixels: &[u8], colour: [u8; 3]| pixels.chunks(3).filter(|p| *p == colour).count();
+    let (width, height, losses) = pixels("training");
+    assert_eq!((width, height), (880, 3 * (480 + 24)));
+    // The second chart alone has a third curve.
+    assert!(count(&losses, [46, 125, 80]) > 500);
+    assert_eq!(count(&losses[..width * (height / 3 - 12) * 3], [46, 125, 80]), 0);
+    let (_, _, scores) = pixels("evaluation");
+    // A bar is 18 pixels high and 640 wide for 100 %; means are drawn, so the area tells the score.
+    let [train, val] =
+        [[150, 180, 205], [31, 95, 153]].map(|colour| count(&scores, colour) as f64 / (18.0 * 640.0));
+    let mean = |list: fn(&StageRow) -> &Option<Scores>| -> f64 {
+        sample().stages.iter().filter_map(|s| list(s).as_ref()).map(|s| s.mean_iou).sum()
+    };
+    assert!((train - mean(|s| &s.train)).abs() < 0.05, "{train}");
+    assert!((val - mean(|s| &s.val)).abs() < 0.05, "{val}");
 }
 
 #[test]
@@ -406,7 +427,7 @@ fn tall_and_tiny_images_are_drawn() {
             ground_truth: None,
         };
         let report = Report { gallery: vec![row], ..Default::default() };
-        assert_eq!(figures(&report).unwrap().len(), 5);
+        assert_eq!(figures(&report).unwrap().len(), 5, "{width}×{height}");
         let html = render(&report).unwrap();
         parse(&html);
     }
