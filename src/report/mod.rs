@@ -5,7 +5,7 @@
 //! the network for anything. Without JavaScript it shows the same facts: the script only turns the frames
 //! of the walk into a film and draws the affinities around the pixel that the reader points at.
 //!
-//! [`figures`] draws PNG files for documents from the same data.
+//! [`figures()`] draws PNG files for documents from the same data.
 //!
 //! The same data give the same bytes: nothing in the page tells the time or the machine.
 
