@@ -69,6 +69,15 @@ fn threads_and_kills_do_not_show_in_the_results() {
     };
     let one = run("one", "1");
     assert!(one.len() > 16 * 4, "{} files", one.len());
+    let figures: Vec<_> = one.iter().filter(|(path, _)| path.starts_with("figures")).collect();
+    let stages = ["class-activation-maps", "affinity-labels", "affinities", "walk", "crf", "pseudo-labels"];
+    let others = ["segmentation", "stages", "training", "evaluation"];
+    for name in stages.into_iter().chain(others) {
+        let path = Path::new("figures").join(name).with_extension("png");
+        let (_, bytes) = figures.iter().find(|(p, _)| *p == path).unwrap_or_else(|| panic!("no {path:?}"));
+        assert!((1_000..=300_000).contains(&bytes.len()), "{path:?}: {} bytes", bytes.len());
+    }
+    assert_eq!(figures.len(), 10);
     assert!(one == run("two", "2"), "2 threads");
     assert!(one == run("three", "3"), "3 threads");
 

@@ -16,8 +16,8 @@ use crate::{Result, show_path};
 /// Run the whole pipeline on a generated data set, and show what each stage makes of it
 ///
 /// The networks start from a small backbone that the program carries, pretrained on other generated images
-/// (configs/backbone.toml). Writes a data set, every stage's results, metrics.json and report.html. Takes a few minutes on two
-/// cores; a demo that was broken off goes on.
+/// (configs/backbone.toml). Writes a data set, every stage's results, metrics.json, report.html and its
+/// pictures as PNG files in figures/. Takes a few minutes on two cores; a demo that was broken off goes on.
 #[derive(Args)]
 #[command(after_help = "Examples:
   seedwalk demo

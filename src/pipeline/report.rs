@@ -1,4 +1,4 @@
-//! Fills the report of a run from what its stages left on disk.
+//! Fills the report of a run from what its stages left on disk, and draws its figures.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use crate::data::{Dataset, Sample};
 use crate::eval::ConfusionMatrix;
 use crate::formats::atomic::write_atomically;
 use crate::formats::cams;
-use crate::formats::image::{LabelMap, read_rgb};
+use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::read_labels;
 use crate::ops::walk::Transition;
 use crate::report::{
     AffinityView, AxisScale, Curve, GalleryRow, LossChart, Report, ScoreMaps, Scores, StageRow, WalkView,
-    render,
+    figures, render,
 };
 use crate::tensor::Tensor;
 use crate::{Result, show_path};
@@ -25,12 +25,14 @@ use super::summary::{RunSummary, StageResult};
 use crate::nn::AffinityNet;
 
 /// Images of each list in the gallery.
-const GALLERY: usize = 5;
-/// Images whose affinities and walks are shown.
-const EXPLORED: usize = 3;
+const GALLERY: usize = 6;
+/// Images of each list whose affinities and walks are shown: the first of the gallery.
+const EXPLORED: [usize; 2] = [2, 1];
+/// Where the figures go, below the run's folder.
+const FIGURES: &str = "figures";
 
-/// Writes `report.html` into a run's folder. Its images are spread evenly over both lists, so none was
-/// picked for its looks.
+/// Writes `report.html` and `figures/*.png` into a run's folder. Their images are spread evenly over both
+/// lists, so none was picked for its looks.
 ///
 /// # Errors
 /// A result of a stage that cannot be read, a full disk.
@@ -51,22 +53,24 @@ pub(super) fn write_report(
         losses: page.losses()?,
         ..Report::default()
     };
-    for (data, split) in lists.into_iter().zip([&config.data.train, &config.data.val]) {
-        for sample in spread(&data.samples, GALLERY) {
-            report.gallery.push(page.gallery_row(sample, split, data)?);
-        }
-    }
-    // The reader should see the pictures of the gallery again: the first of each list and one more.
-    for (data, count) in lists.into_iter().zip([EXPLORED - 1, 1]) {
-        for sample in spread(&data.samples, GALLERY).into_iter().take(count) {
-            if let Some((view, walk)) = page.walk(sample, data)? {
+    let splits = [&config.data.train, &config.data.val];
+    for ((data, split), explored) in lists.into_iter().zip(splits).zip(EXPLORED) {
+        for (i, sample) in spread(&data.samples, GALLERY).into_iter().enumerate() {
+            let (row, walk) = page.gallery_row(sample, split, data)?;
+            report.gallery.push(row);
+            if let Some((view, walk)) = walk.filter(|_| i < explored) {
                 report.affinities.push(view);
                 report.walks.push(walk);
             }
         }
     }
     let html = render(&report)?;
-    write_atomically(&folder.join("report.html"), |file| file.write_all(html.as_bytes()))
+    write_atomically(&folder.join("report.html"), |file| file.write_all(html.as_bytes()))?;
+    for figure in figures(&report)? {
+        let path = folder.join(FIGURES).join(format!("{}.png", figure.name));
+        write_atomically(&path, |file| file.write_all(&figure.png))?;
+    }
+    Ok(())
 }
 
 fn description(config: &Config, [train, val]: [&Dataset; 2]) -> String {
@@ -126,6 +130,9 @@ fn spread<T>(items: &[T], count: usize) -> Vec<&T> {
     (0..count).map(|i| &items[i * items.len() / count]).collect()
 }
 
+/// The affinities of an image and the walk over them.
+type Walk = (AffinityView, WalkView);
+
 struct Page<'a> {
     config: &'a Config,
     folder: &'a Path,
@@ -162,50 +169,54 @@ impl Page<'_> {
         read_class_maps(&path, &data.classes, size[0], size[1]).map(Some)
     }
 
-    fn gallery_row(&self, sample: &Sample, split: &str, data: &Dataset) -> Result<GalleryRow> {
+    /// What every stage made of an image, and the walk behind it where it has class maps.
+    fn gallery_row(
+        &self,
+        sample: &Sample,
+        split: &str,
+        data: &Dataset,
+    ) -> Result<(GalleryRow, Option<Walk>)> {
         let image = read_rgb(&sample.image, self.config.data.exif)?;
         let maps = self.class_maps(sample, data, [image.height, image.width])?;
-        let revised = self.walk(sample, data)?.and_then(|(_, mut walk)| walk.frames.pop());
-        Ok(GalleryRow {
+        let walk = maps.as_ref().map(|maps| self.walk(&sample.id, &image, maps)).transpose()?;
+        let row = GalleryRow {
             id: sample.id.clone(),
             split: split.to_string(),
             image,
             cams: maps.map(|(maps, labels)| ScoreMaps::new(labels, maps)).transpose()?,
             affinity_labels: self.labels("affinity-labels", sample)?,
-            revised: revised.map(|(_, maps)| maps),
+            revised: walk.as_ref().and_then(|(_, walk)| walk.frames.last()).map(|(_, maps)| maps.clone()),
+            revised_label: self.labels("revised-labels", sample)?,
             pseudo_label: self.labels("pseudo-labels", sample)?,
             prediction: self.labels("segmentations", sample)?,
             ground_truth: sample.mask.as_deref().map(read_labels).transpose()?,
-        })
+        };
+        Ok((row, walk))
     }
 
     /// The affinities of an image, and the walk on its maps at 0, 1, 2, 4 … t steps.
-    fn walk(&self, sample: &Sample, data: &Dataset) -> Result<Option<(AffinityView, WalkView)>> {
-        let image = read_rgb(&sample.image, self.config.data.exif)?;
-        let Some((maps, labels)) = self.class_maps(sample, data, [image.height, image.width])? else {
-            return Ok(None);
-        };
+    fn walk(&self, id: &str, image: &RgbImage, (maps, labels): &(Tensor, Vec<u8>)) -> Result<Walk> {
         let Loaded { network, parameters, config, .. } = &self.affinity;
-        let (affinities, pairs) = affinities_of(network, parameters, &image, config)?;
+        let (affinities, pairs) = affinities_of(network, parameters, image, config)?;
         let transition = Transition::new(&affinities, &pairs.stencil, config.walk.beta)?;
         let mut steps = vec![0];
         steps.extend((0..).map(|power| 1 << power).take_while(|&t| t < config.walk.steps));
         steps.push(config.walk.steps);
         steps.dedup();
-        let labels: Vec<u8> = std::iter::once(0).chain(labels).collect();
-        let frames = transition.walk_frames(&seeds_on_grid(&maps, config)?, &steps)?;
+        let labels: Vec<u8> = std::iter::once(0).chain(labels.iter().copied()).collect();
+        let frames = transition.walk_frames(&seeds_on_grid(maps, config)?, &steps)?;
         let frames = steps
             .into_iter()
             .zip(frames)
             .map(|(t, maps)| Ok((t, ScoreMaps::new(labels.clone(), maps)?)))
             .collect::<Result<_>>()?;
         let view = AffinityView {
-            id: sample.id.clone(),
+            id: id.to_string(),
             image: image.clone(),
             affinities,
             offsets: pairs.stencil.offsets().to_vec(),
             beta: config.walk.beta,
         };
-        Ok(Some((view, WalkView { id: sample.id.clone(), image, frames })))
+        Ok((view, WalkView { id: id.to_string(), image: image.clone(), frames }))
     }
 }

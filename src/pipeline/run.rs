@@ -174,7 +174,7 @@ pub fn dry_run(config: &Config, progress: &Progress) -> Result<Vec<(&'static str
     Ok(pipeline(config, progress, true)?.1)
 }
 
-/// Runs all stages and writes `metrics.json` and `report.html`.
+/// Runs all stages and writes `metrics.json`, `report.html` and `figures/`.
 ///
 /// # Errors
 /// Whatever a stage fails with; the stages before it are complete and kept.

@@ -5,13 +5,18 @@
 //! the network for anything. Without JavaScript it shows the same facts: the script only turns the frames
 //! of the walk into a film and draws the affinities around the pixel that the reader points at.
 //!
+//! [`figures()`] draws PNG files for documents from the same data.
+//!
 //! The same data give the same bytes: nothing in the page tells the time or the machine.
 
+mod charts;
 mod encode;
+mod figures;
 mod font;
 mod page;
 pub mod pictures;
 mod plots;
+mod sheet;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +24,7 @@ use crate::formats::image::{LabelMap, RgbImage};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+pub use figures::{Figure, figures};
 pub use page::render;
 
 /// Everything that a report tells. Parts that are empty or `None` are left out of the page.
@@ -141,9 +147,42 @@ impl ScoreMaps {
     }
 }
 
-/// What the captions of a [`GalleryRow`]'s pictures say, in order.
-pub const GALLERY_CAPTIONS: [&str; 7] =
-    ["Image", "CAM", "Affinity labels", "Random walk", "Pseudo label", "Prediction", "Ground truth"];
+/// What a picture of a [`GalleryRow`] shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// The photograph.
+    Image,
+    /// Class activation maps.
+    ClassMaps,
+    /// Confident object and background.
+    AffinityLabels,
+    /// The maps after the random walk.
+    WalkedMaps,
+    /// The labels that the walked maps give.
+    RevisedLabels,
+    /// The labels after the CRF.
+    PseudoLabels,
+    /// What the segmentation network says.
+    Prediction,
+    /// The mask.
+    GroundTruth,
+}
+
+impl Column {
+    /// What stands over it.
+    pub fn caption(self) -> &'static str {
+        match self {
+            Self::Image => "Image",
+            Self::ClassMaps => "CAM",
+            Self::AffinityLabels => "Affinity labels",
+            Self::WalkedMaps => "Random walk",
+            Self::RevisedLabels => "Revised labels",
+            Self::PseudoLabels => "Pseudo label",
+            Self::Prediction => "Prediction",
+            Self::GroundTruth => "Ground truth",
+        }
+    }
+}
 
 /// An image and what every stage made of it.
 #[derive(Debug, Clone)]
@@ -160,6 +199,8 @@ pub struct GalleryRow {
     pub affinity_labels: Option<LabelMap>,
     /// The maps after the random walk; with a plane of background its border is drawn.
     pub revised: Option<ScoreMaps>,
+    /// Labels of the maps after the walk, before the CRF.
+    pub revised_label: Option<LabelMap>,
     /// After the CRF.
     pub pseudo_label: Option<LabelMap>,
     /// What the segmentation network says.
@@ -169,27 +210,38 @@ pub struct GalleryRow {
 }
 
 impl GalleryRow {
-    /// The pictures under [`GALLERY_CAPTIONS`], their longer side at most `longest` pixels.
+    /// The pictures of the columns, their longer side at most `longest` pixels; `None` where the image
+    /// has none.
     ///
     /// # Errors
     /// An image or a label map without pixels.
-    pub fn pictures(&self, longest: usize) -> Result<[Option<RgbImage>; 7]> {
+    pub fn pictures(&self, columns: &[Column], longest: usize) -> Result<Vec<Option<RgbImage>>> {
         let image = pictures::shrink(&self.image, longest)?;
-        let heat = |maps: &Option<ScoreMaps>| maps.as_ref().map(|m| pictures::heat_map(&image, m));
+        let heat = |maps: &Option<ScoreMaps>| Ok(maps.as_ref().map(|m| pictures::heat_map(&image, m)));
         let labels = |map: &Option<LabelMap>| map.as_ref().map(|m| pictures::overlay(&image, m)).transpose();
-        Ok([
-            None,
-            heat(&self.cams),
-            labels(&self.affinity_labels)?,
-            heat(&self.revised),
-            labels(&self.pseudo_label)?,
-            labels(&self.prediction)?,
-            labels(&self.ground_truth)?,
-        ])
-        .map(|mut all| {
-            all[0] = Some(image);
-            all
-        })
+        let picture = |column: &Column| match column {
+            Column::Image => Ok(Some(image.clone())),
+            Column::ClassMaps => heat(&self.cams),
+            Column::AffinityLabels => labels(&self.affinity_labels),
+            Column::WalkedMaps => heat(&self.revised),
+            Column::RevisedLabels => labels(&self.revised_label),
+            Column::PseudoLabels => labels(&self.pseudo_label),
+            Column::Prediction => labels(&self.prediction),
+            Column::GroundTruth => labels(&self.ground_truth),
+        };
+        columns.iter().map(picture).collect()
+    }
+
+    /// The labels that its pictures show, ascending; background and neutral left out.
+    fn labels(&self) -> Vec<u8> {
+        let mut seen = [false; 256];
+        for maps in [&self.cams, &self.revised].into_iter().flatten() {
+            maps.labels().iter().for_each(|&l| seen[usize::from(l)] = true);
+        }
+        for map in [&self.pseudo_label, &self.prediction, &self.ground_truth].into_iter().flatten() {
+            map.labels.iter().for_each(|&l| seen[usize::from(l)] = true);
+        }
+        (1..255).filter(|&l| seen[usize::from(l)]).collect()
     }
 }
 
@@ -231,22 +283,4 @@ pub struct WalkView {
     pub image: RgbImage,
     /// Number of steps and the maps after them, ascending.
     pub frames: Vec<(usize, ScoreMaps)>,
-}
-
-/// The stages of several images in one picture, for documents: a row an image, a column a stage, a caption
-/// over each column that has pictures. Cells are squares of `cell` pixels; pictures keep their proportions.
-///
-/// # Errors
-/// No rows, a `cell` below 16, an image without pixels.
-pub fn stages_picture(rows: &[GalleryRow], cell: usize) -> Result<RgbImage> {
-    if rows.is_empty() || cell < 16 {
-        return Err(Error::invalid(format!("{} rows in cells of {cell} pixels make no picture", rows.len())));
-    }
-    let pictures = rows.iter().map(|row| row.pictures(cell)).collect::<Result<Vec<_>>>()?;
-    let used: Vec<usize> =
-        (0..GALLERY_CAPTIONS.len()).filter(|&c| pictures.iter().any(|row| row[c].is_some())).collect();
-    let captions: Vec<&str> = used.iter().map(|&c| GALLERY_CAPTIONS[c]).collect();
-    let cells: Vec<Vec<Option<&RgbImage>>> =
-        pictures.iter().map(|row| used.iter().map(|&c| row[c].as_ref()).collect()).collect();
-    pictures::contact_sheet(&cells, &captions, cell)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::encode::{base64, data_uri, escape};
 use super::plots::{duration, iou_bars, iou_key, loss_chart, seconds_bar, stage_title};
-use super::{AffinityView, GALLERY_CAPTIONS, GalleryRow, Report, Scores, StageRow, WalkView, pictures};
+use super::{AffinityView, Column, Report, Scores, StageRow, WalkView, pictures};
 use crate::Result;
 use crate::formats::label_png::voc_colour;
 
@@ -12,6 +12,16 @@ use crate::formats::label_png::voc_colour;
 const GALLERY_SIDE: usize = 256;
 const LARGE_SIDE: usize = 480;
 const DIAGRAM_SIDE: usize = 176;
+/// The pictures of an image in the gallery; the diagram shows the first six.
+const GALLERY: [Column; 7] = [
+    Column::Image,
+    Column::ClassMaps,
+    Column::AffinityLabels,
+    Column::WalkedMaps,
+    Column::PseudoLabels,
+    Column::Prediction,
+    Column::GroundTruth,
+];
 
 /// The report as one self-contained HTML file.
 ///
@@ -68,7 +78,7 @@ fn diagram(html: &mut String, report: &Report) -> Result<()> {
         ("Pseudo label", "a CRF settles the border"),
         ("Segmentation", "a network learns from pseudo labels; no tags needed"),
     ];
-    let made = report.gallery.first().map(|row| row.pictures(DIAGRAM_SIDE)).transpose()?;
+    let made = report.gallery.first().map(|row| row.pictures(&GALLERY, DIAGRAM_SIDE)).transpose()?;
     html.push_str("<ol class=\"flow\">");
     for (i, (name, what)) in STEPS.iter().enumerate() {
         let image = match made.as_ref().and_then(|m| m[i].as_ref()) {
@@ -151,18 +161,6 @@ fn class_key(label: u8, classes: &[String]) -> String {
     format!("<i class=\"swatch\" style=\"background:#{r:02x}{g:02x}{b:02x}\"></i>{name}")
 }
 
-/// The labels that a gallery row shows, background and neutral left out.
-fn labels_of(row: &GalleryRow) -> Vec<u8> {
-    let mut seen = [false; 256];
-    for maps in [&row.cams, &row.revised].into_iter().flatten() {
-        maps.labels().iter().for_each(|&l| seen[usize::from(l)] = true);
-    }
-    for map in [&row.pseudo_label, &row.prediction, &row.ground_truth].into_iter().flatten() {
-        map.labels.iter().for_each(|&l| seen[usize::from(l)] = true);
-    }
-    (1..255).filter(|&l| seen[usize::from(l)]).collect()
-}
-
 fn gallery(html: &mut String, report: &Report) -> Result<()> {
     if report.gallery.is_empty() {
         return Ok(());
@@ -178,14 +176,12 @@ fn gallery(html: &mut String, report: &Report) -> Result<()> {
     html.push_str("<li><i class=\"swatch neutral\"></i>neutral or ignored</li></ul>\n");
     let mut shown_before = None;
     for row in &report.gallery {
-        let pictures = row.pictures(GALLERY_SIDE)?;
+        let pictures = row.pictures(&GALLERY, GALLERY_SIDE)?;
         let shown: Vec<bool> = pictures.iter().map(Option::is_some).collect();
         // Rows under one with the same columns need no captions of their own.
         let same = if shown_before.as_ref() == Some(&shown) { " same" } else { "" };
-        let keys: String = labels_of(row)
-            .iter()
-            .map(|&l| format!("<span>{}</span>", class_key(l, &report.classes)))
-            .collect();
+        let keys: String =
+            row.labels().iter().map(|&l| format!("<span>{}</span>", class_key(l, &report.classes))).collect();
         let _ = write!(
             html,
             "<article class=\"strip{same}\"><h3><code>{}</code><span class=\"dim\">{}</span>{keys}</h3>\n<div class=\"pictures\" style=\"--n:{}\">",
@@ -193,8 +189,9 @@ fn gallery(html: &mut String, report: &Report) -> Result<()> {
             escape(&row.split),
             shown.iter().filter(|s| **s).count()
         );
-        for (image, caption) in pictures.iter().zip(GALLERY_CAPTIONS) {
+        for (image, column) in pictures.iter().zip(GALLERY) {
             let Some(image) = image else { continue };
+            let caption = column.caption();
             let alt = format!("{caption} of {}", row.id);
             let _ =
                 write!(html, "<figure>{}<figcaption>{caption}</figcaption></figure>", picture(image, &alt)?);

@@ -3,7 +3,7 @@
 //! The photograph goes grey and pale, so that the class colours (VOC's map, whose first entries are dark)
 //! stand out and keep the hue that the legend shows.
 
-use super::{AffinityView, ScoreMaps, font};
+use super::{AffinityView, ScoreMaps};
 use crate::data::augment::{resize_cubic, resize_nearest};
 use crate::formats::image::{IGNORE, LabelMap, RgbImage};
 use crate::formats::label_png::voc_colour;
@@ -13,11 +13,12 @@ use crate::{Error, Result};
 const OPACITY: f32 = 0.78;
 /// The line around labels and around what the background loses.
 const OUTLINE: [u8; 3] = [255, 255, 255];
-/// Paper of a contact sheet, and the ink on it.
-const PAPER: [u8; 3] = [250, 248, 243];
+/// Of the hatching of neutral pixels.
 const INK: [u8; 3] = [60, 58, 52];
 /// Colour of low affinity: the borders that AffinityNet sees.
 const BORDER: [u8; 3] = [176, 52, 22];
+/// Colour of high affinity to a cell.
+const NEAR: [u8; 3] = [12, 104, 168];
 
 /// The image at a size whose longer side is at most `longest`; never enlarged.
 ///
@@ -171,6 +172,47 @@ pub fn affinity_borders(view: &AffinityView, image: &RgbImage) -> Result<RgbImag
     Ok(out)
 }
 
+/// The affinities of one cell (y, x) to the cells around it, each to the power `power`, over the
+/// photograph: the higher, the bluer; white lines enclose the cell and its neighbourhood. Outside the grid
+/// there is nothing.
+///
+/// # Errors
+/// Affinities that are not P×h×w with an offset a plane.
+pub fn affinities_around(
+    view: &AffinityView,
+    image: &RgbImage,
+    (y, x): (usize, usize),
+    power: f32,
+) -> Result<RgbImage> {
+    let (h, w) = view.grid()?;
+    let mut near = vec![None; h * w];
+    let planes = view.affinities.data().chunks_exact(h * w);
+    for (plane, &(dy, dx)) in planes.zip(&view.offsets) {
+        let on_grid =
+            |y: Option<usize>, x: Option<usize>| Some((y.filter(|y| *y < h)?, x.filter(|x| *x < w)?));
+        // A pair is stored at its first cell, so the cells before this one hold the affinity to it.
+        let ahead = on_grid(Some(y + dy), x.checked_add_signed(dx));
+        let behind = on_grid(y.checked_sub(dy), x.checked_add_signed(-dx));
+        for ((oy, ox), first) in ahead.map(|o| (o, (y, x))).into_iter().chain(behind.map(|o| (o, o))) {
+            near[oy * w + ox] = Some(plane[first.0 * w + first.1]).filter(|v| v.is_finite());
+        }
+    }
+    let mut out = faded(image);
+    let mut regions = vec![0u8; image.width * image.height];
+    for (i, (pixel, region)) in out.pixels.chunks_exact_mut(3).zip(&mut regions).enumerate() {
+        let cell = (i / image.width * h / image.height, i % image.width * w / image.width);
+        if cell == (y, x) {
+            blend(pixel, NEAR, 1.0);
+            *region = 2;
+        } else if let Some(affinity) = near[cell.0 * w + cell.1] {
+            blend(pixel, NEAR, 0.9 * affinity.clamp(0.0, 1.0).powf(power));
+            *region = 1;
+        }
+    }
+    outline(&mut out, &regions);
+    Ok(out)
+}
+
 /// A plane h×w at another size, bilinear with half-pixel centres; what is not a number counts as 0.
 fn bilinear(plane: &[f32], (h, w): (usize, usize), width: usize, height: usize) -> Vec<f32> {
     let taps = |target: usize, source: usize| -> Vec<(usize, usize, f32)> {
@@ -192,61 +234,4 @@ fn bilinear(plane: &[f32], (h, w): (usize, usize), width: usize, height: usize) 
         }));
     }
     out
-}
-
-/// Pictures in a table on light paper, a caption over each column, every cell a square of `cell` pixels;
-/// larger pictures are shrunk, smaller ones enlarged, both in proportion.
-///
-/// # Errors
-/// No cells, rows of another length than `captions`, a picture without pixels.
-pub fn contact_sheet(rows: &[Vec<Option<&RgbImage>>], captions: &[&str], cell: usize) -> Result<RgbImage> {
-    if captions.is_empty() || cell == 0 || rows.iter().any(|row| row.len() != captions.len()) {
-        let message = format!("{} rows, {} captions, cells of {cell}", rows.len(), captions.len());
-        return Err(Error::shape("contact sheet", message));
-    }
-    let gap = (cell / 24).max(2);
-    let dot = captions.iter().map(|c| text_width(c)).max().map_or(1, |w| (cell / w.max(1)).clamp(1, 2));
-    let header = font::HEIGHT * dot + 2 * gap;
-    let width = captions.len() * (cell + gap) + gap;
-    let height = header + rows.len() * (cell + gap);
-    let mut sheet = RgbImage { width, height, pixels: PAPER.repeat(width * height) };
-    for (column, caption) in captions.iter().enumerate() {
-        let free = cell.saturating_sub(text_width(caption) * dot);
-        write_text(&mut sheet, caption, (gap + column * (cell + gap) + free / 2, gap), dot);
-    }
-    for (r, row) in rows.iter().enumerate() {
-        for (c, picture) in row.iter().enumerate() {
-            let Some(picture) = picture else { continue };
-            let side = picture.width.max(picture.height).max(1);
-            let scale = |n: usize| ((n * cell + side / 2) / side).max(1);
-            let scaled = resize_cubic(picture, scale(picture.width), scale(picture.height))?;
-            let left = gap + c * (cell + gap) + (cell - scaled.width) / 2;
-            let top = header + r * (cell + gap) + (cell - scaled.height) / 2;
-            for (y, line) in scaled.pixels.chunks_exact(scaled.width * 3).enumerate() {
-                sheet.pixels[((top + y) * width + left) * 3..][..line.len()].copy_from_slice(line);
-            }
-        }
-    }
-    Ok(sheet)
-}
-
-/// Dots across a line of text.
-fn text_width(text: &str) -> usize {
-    (text.chars().count() * (font::WIDTH + 1)).saturating_sub(1)
-}
-
-fn write_text(image: &mut RgbImage, text: &str, (left, top): (usize, usize), dot: usize) {
-    for (n, letter) in text.chars().enumerate() {
-        for (row, bits) in font::glyph(letter).into_iter().enumerate() {
-            for column in (0..font::WIDTH).filter(|c| bits >> (font::WIDTH - 1 - c) & 1 == 1) {
-                let (x, y) = (left + (n * (font::WIDTH + 1) + column) * dot, top + row * dot);
-                for (y, x) in (y..y + dot).flat_map(|y| (x..x + dot).map(move |x| (y, x))) {
-                    // A caption wider than its column ends at the picture's edge.
-                    if x < image.width && y < image.height {
-                        image.pixels[(y * image.width + x) * 3..][..3].copy_from_slice(&INK);
-                    }
-                }
-            }
-        }
-    }
 }

@@ -7,13 +7,13 @@ use super::encode::escape;
 use super::{AxisScale, Curve, LossChart, Scores, StageRow};
 
 /// Size of a loss chart, in its own units.
-const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 240.0;
+pub(super) const WIDTH: f64 = 440.0;
+pub(super) const HEIGHT: f64 = 240.0;
 /// The plotting area's borders.
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = 10.0;
+pub(super) const LEFT: f64 = 48.0;
+pub(super) const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
-const BOTTOM: f64 = 34.0;
+pub(super) const BOTTOM: f64 = 34.0;
 /// Points of a line at most: more than the chart has pixels show nothing.
 const MOST_POINTS: usize = 360;
 /// Number of colours that the page's style knows for series.
@@ -175,7 +175,7 @@ pub(super) fn iou_bars(
 }
 
 /// The stages with scores on any list.
-fn scored(stages: &[StageRow]) -> impl Iterator<Item = &StageRow> {
+pub(super) fn scored(stages: &[StageRow]) -> impl Iterator<Item = &StageRow> {
     stages.iter().filter(|s| s.train.is_some() || s.val.is_some())
 }
 
@@ -189,18 +189,18 @@ pub(super) fn iou_key(stages: &[StageRow]) -> String {
 }
 
 /// A curve to draw: its finite points and their running mean.
-struct Line<'a> {
-    colour: usize,
-    curve: &'a Curve,
-    points: Vec<(f64, f64)>,
-    smooth: Vec<(f64, f64)>,
+pub(super) struct Line<'a> {
+    pub colour: usize,
+    pub curve: &'a Curve,
+    pub points: Vec<(f64, f64)>,
+    pub smooth: Vec<(f64, f64)>,
 }
 
 /// What a chart's area spans.
-struct Axes {
+pub(super) struct Axes {
     steps: (f64, f64),
     values: (f64, f64),
-    log: bool,
+    pub log: bool,
 }
 
 impl Axes {
@@ -230,12 +230,12 @@ impl Axes {
         Self { steps: open(first, last), values: open(low, high), log }
     }
 
-    fn x(&self, step: f64) -> f64 {
+    pub fn x(&self, step: f64) -> f64 {
         LEFT + (step - self.steps.0) / (self.steps.1 - self.steps.0) * (WIDTH - LEFT - RIGHT)
     }
 
     /// Single steps may leave the range of the running means: they end at the border.
-    fn y(&self, value: f64) -> f64 {
+    pub fn y(&self, value: f64) -> f64 {
         let (low, high) = self.values;
         let share =
             if self.log { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) };
@@ -250,10 +250,21 @@ impl Axes {
         d
     }
 
+    /// Where grid lines are: values and their text.
+    pub fn value_ticks(&self) -> impl Iterator<Item = (f64, String)> {
+        let (low, high) = self.values;
+        let ticks = if self.log { log_ticks(low, high) } else { ticks(low, high, 5) };
+        ticks.into_iter().map(|tick| (tick, number(tick)))
+    }
+
+    /// Where numbers of steps are: steps and their text.
+    pub fn step_ticks(&self) -> impl Iterator<Item = (f64, String)> {
+        ticks(self.steps.0, self.steps.1, 6).into_iter().map(|tick| (tick, number(tick)))
+    }
+
     /// Grid lines and the numbers at them.
     fn draw(&self, svg: &mut String) {
-        let (low, high) = self.values;
-        for tick in if self.log { log_ticks(low, high) } else { ticks(low, high, 5) } {
+        for (tick, text) in self.value_ticks() {
             let at = self.y(tick);
             let _ = write!(
                 svg,
@@ -261,16 +272,16 @@ impl Axes {
                 WIDTH - RIGHT,
                 LEFT - 7.0,
                 at + 4.0,
-                number(tick)
+                text
             );
         }
-        for tick in ticks(self.steps.0, self.steps.1, 6) {
+        for (tick, text) in self.step_ticks() {
             let _ = write!(
                 svg,
                 "<text class=\"tick\" x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",
                 self.x(tick),
                 HEIGHT - BOTTOM + 15.0,
-                number(tick)
+                text
             );
         }
         let _ = write!(
@@ -283,8 +294,8 @@ impl Axes {
     }
 }
 
-/// A chart of losses over steps: each value pale, their running mean strong.
-pub(super) fn loss_chart(chart: &LossChart) -> String {
+/// A chart's curves and the axes around them; `None` without a point.
+pub(super) fn laid_out(chart: &LossChart) -> Option<(Vec<Line<'_>>, Axes)> {
     let lines = chart.curves.iter().enumerate().map(|(i, curve)| {
         let points: Vec<_> =
             curve.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
@@ -292,9 +303,15 @@ pub(super) fn loss_chart(chart: &LossChart) -> String {
     });
     let lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
     if lines.is_empty() {
-        return String::new();
+        return None;
     }
     let axes = Axes::around(&lines, chart.scale);
+    Some((lines, axes))
+}
+
+/// A chart of losses over steps: each value pale, their running mean strong.
+pub(super) fn loss_chart(chart: &LossChart) -> String {
+    let Some((lines, axes)) = laid_out(chart) else { return String::new() };
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH:.0} {HEIGHT:.0}\" role=\"img\" aria-label=\"Loss over steps\">"
     );

@@ -142,6 +142,7 @@ fn sample() -> Report {
             ..scene.mask
         }),
         revised: Some(maps_like(&scene.mask, &scene.tags, 0.8, true)),
+        revised_label: Some(scene.mask.clone()),
         pseudo_label: Some(scene.mask.clone()),
         prediction: Some(scene.mask.clone()),
         ground_truth: Some(scene.mask.clone()),
@@ -279,8 +280,7 @@ fn maps_and_affinities_of_a_wrong_shape_are_errors() {
     assert!(render(&report).is_err());
     report.gallery[0].image = RgbImage { width: 0, height: 0, pixels: vec![] };
     assert!(render(&report).is_err());
-    assert!(stages_picture(&report.gallery, 64).is_err());
-    assert!(stages_picture(&[], 64).is_err());
+    assert!(figures(&report).is_err());
 }
 
 #[test]
@@ -312,16 +312,99 @@ fn heat_takes_the_strongest_class_and_encloses_what_the_background_loses() {
     assert!(r == g && g == b);
 }
 
+/// A figure's size and pixels.
+fn decoded(figure: &Figure) -> (usize, usize, Vec<u8>) {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&figure.png)).read_info().unwrap();
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    let mut pixels = vec![0; width * height * 3];
+    reader.next_frame(&mut pixels).unwrap();
+    (width, height, pixels)
+}
+
 #[test]
-fn the_picture_of_the_stages_holds_every_used_column() {
-    let report = sample();
-    let picture = stages_picture(&report.gallery[..2], 96).unwrap();
-    let gap = 4;
-    assert_eq!(picture.width, 7 * (96 + gap) + gap);
-    assert_eq!(picture.height, (7 + 2 * gap) + 2 * (96 + gap));
-    let mut row = report.gallery[0].clone();
-    (row.prediction, row.ground_truth) = (None, None);
-    assert_eq!(stages_picture(&[row], 96).unwrap().width, 5 * (96 + gap) + gap);
+fn figures_show_what_there_is_within_their_size() {
+    let drawn = figures(&sample()).unwrap();
+    let names: Vec<_> = drawn.iter().map(|f| f.name).collect();
+    let all = ["stages", "class-activation-maps", "affinity-labels", "affinities", "walk", "crf"];
+    assert_eq!(names, [&all[..], &["pseudo-labels", "segmentation", "training", "evaluation"]].concat());
+    for figure in &drawn[..8] {
+        let (width, height, pixels) = decoded(figure);
+        let (columns, rows) = match figure.name {
+            "stages" => (7, 3),
+            "class-activation-maps" => (3, 3),
+            "affinity-labels" | "crf" => (4, 3),
+            "pseudo-labels" => (5, 3),
+            "segmentation" => (3, 2),
+            "affinities" => (4, 2),
+            _ => (1 + 5, 2), // t = 0, 4, 16, 64, 256
+        };
+        // Cells are squares, so the sheet's proportions tell rows and columns.
+        let cell = width / columns;
+        assert!((rows * cell..rows * cell + 80).contains(&height), "{}: {width}×{height}", figure.name);
+        let colours: std::collections::HashSet<_> = pixels.chunks(3).collect();
+        assert!(colours.len() > 100, "{}: {} colours", figure.name, colours.len());
+        let most = if figure.name == "stages" { 300_000 } else { 200_000 };
+        assert!(figure.png.len() <= most, "{}: {} bytes", figure.name, figure.png.len());
+    }
+    let again = figures(&sample()).unwrap();
+    assert!(drawn.iter().zip(&again).all(|(a, b)| a.png == b.png), "the same bytes each time");
+    assert!(figures(&Report::default()).unwrap().is_empty());
+}
+
+#[test]
+fn charts_draw_losses_and_scores() {
+    let drawn = figures(&sample()).unwrap();
+    let pixels = |name: &str| decoded(drawn.iter().find(|f| f.name == name).unwrap());
+    let count = |pixels: &[u8], colour: [u8; 3]| pixels.chunks(3).filter(|p| *p == colour).count();
+    let (width, height, losses) = pixels("training");
+    assert_eq!((width, height), (880, 3 * (480 + 24)));
+    // The second chart alone has a third curve.
+    assert!(count(&losses, [46, 125, 80]) > 500);
+    assert_eq!(count(&losses[..width * (height / 3 - 12) * 3], [46, 125, 80]), 0);
+    let (_, _, scores) = pixels("evaluation");
+    // A bar is 18 pixels high and 640 wide for 100 %; means are drawn, so the area tells the score.
+    let [train, val] =
+        [[150, 180, 205], [31, 95, 153]].map(|colour| count(&scores, colour) as f64 / (18.0 * 640.0));
+    let mean = |list: fn(&StageRow) -> &Option<Scores>| -> f64 {
+        sample().stages.iter().filter_map(|s| list(s).as_ref()).map(|s| s.mean_iou).sum()
+    };
+    assert!((train - mean(|s| &s.train)).abs() < 0.05, "{train}");
+    assert!((val - mean(|s| &s.val)).abs() < 0.05, "{val}");
+}
+
+#[test]
+fn figures_leave_out_what_is_not_there() {
+    let mut report = sample();
+    report.walks.clear();
+    report.gallery.truncate(1);
+    let row = &mut report.gallery[0];
+    (row.affinity_labels, row.revised_label, row.prediction, row.ground_truth) = (None, None, None, None);
+    let drawn = figures(&report).unwrap();
+    let width_of = |name: &str| drawn.iter().find(|f| f.name == name).map(|f| decoded(f).0);
+    assert_eq!(width_of("segmentation"), None, "an image alone is no figure");
+    assert_eq!((width_of("walk"), width_of("affinities")), (None, None));
+    // Image, maps and pseudo label are left of seven columns, each of 128 pixels and a gap of 5.
+    assert_eq!(width_of("stages"), Some(3 * (128 + 5) + 5));
+}
+
+#[test]
+fn affinities_surround_their_cell() {
+    let view = AffinityView {
+        id: String::new(),
+        image: RgbImage::new(40, 8, vec![0; 40 * 8 * 3]).unwrap(),
+        affinities: Tensor::new(&[1, 1, 5], vec![0.0, 1.0, 0.0, 0.0, f32::NAN]).unwrap(),
+        offsets: vec![(0, 1)],
+        beta: 8.0,
+    };
+    let out = pictures::affinities_around(&view, &view.image, (0, 2), 1.0).unwrap();
+    let [cell, near, far, outside] = [20, 12, 28, 4].map(|x| out.pixel(x, 4));
+    assert!(near[2] > near[0] + 60, "cell 1 is near: {near:?}");
+    assert!(cell[2] > near[2] - 60 && cell[0] < near[0] + 1, "{cell:?}");
+    assert!(far[0] == far[2] && outside == far, "{far:?} {outside:?}");
+    assert_eq!([out.pixel(7, 4), out.pixel(15, 4), out.pixel(31, 4)], [[255; 3]; 3], "lines at the borders");
+    assert!(
+        pictures::affinities_around(&AffinityView { offsets: vec![], ..view }, &out, (0, 0), 1.0).is_err()
+    );
 }
 
 #[test]
@@ -338,12 +421,14 @@ fn tall_and_tiny_images_are_drawn() {
             cams: Some(maps),
             affinity_labels: None,
             revised: None,
+            revised_label: None,
             pseudo_label: Some(labels),
             prediction: None,
             ground_truth: None,
         };
-        stages_picture(std::slice::from_ref(&row), 32).unwrap();
-        let html = render(&Report { gallery: vec![row], ..Default::default() }).unwrap();
+        let report = Report { gallery: vec![row], ..Default::default() };
+        assert_eq!(figures(&report).unwrap().len(), 5, "{width}×{height}");
+        let html = render(&report).unwrap();
         parse(&html);
     }
 }
