@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::data::{DatasetOptions, TagUse};
 use crate::formats::image::Exif;
 use crate::ops::affinity::{BorderRule, LossForm, Reduction};
-use crate::ops::crf::{BilateralKernel, CrfOptions, GaussianKernel};
+use crate::ops::crf::CrfOptions;
 
 /// Which of the two published forms gives the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -427,19 +427,16 @@ impl Config {
         c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5, 1.5];
         c.cam.training = training(4);
-        c.affinity_labels.alpha_strong = 2.0;
-        c.affinity_labels.alpha_weak = 8.0;
+        c.affinity_labels.alpha_strong = 3.0;
+        c.affinity_labels.alpha_weak = 10.0;
         c.affinity.training = training(4);
-        c.walk = WalkConfig { beta: 8.0, steps: 32, background_alpha: 4.0 };
-        c.crf.options = CrfOptions {
-            iterations: 5,
-            gaussian: GaussianKernel { sigma_xy: 3.0, weight: 3.0 },
-            bilateral: BilateralKernel { sigma_xy: 40.0, sigma_rgb: 10.0, weight: 5.0 },
-        };
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 5.0 };
         c.segmentation.dilation = 2;
-        c.segmentation.training = training(5);
+        c.segmentation.training = TrainingConfig { learning_rate: 3e-3, ..training(12) };
+        c.segmentation.crf = true;
         c
     }
+
     /// Where the demo puts the pretrained backbone that the program carries.
     pub fn demo_backbone(folder: &Path) -> PathBuf {
         folder.join("backbone.safetensors")

@@ -27,7 +27,7 @@ pub(super) struct Demo {
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     output: PathBuf,
     /// Number of images to generate; every fourth is scored on, the others are trained on
-    #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u32).range(8..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(8..=100_000))]
     images: u32,
 }
 
