@@ -7,9 +7,12 @@
 //! Outside the input x is 0. Dilated ("atrous") convolution: Chen et al., *DeepLab*, PAMI 2018, §3.1.
 
 mod cpu;
+mod product;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod weight_gradient;
+mod windows;
 
 use crate::device::Device;
 use crate::tape::{Tape, Var};
@@ -78,7 +81,9 @@ fn conv2d_on_cpu(
             None => vec![],
         };
         let for_weight = match x {
-            Some(x) => Some(Tensor::new(&weight_shape, cpu::backward_weight(isa, &g, x.data(), dy))?),
+            Some(x) => {
+                Some(Tensor::new(&weight_shape, weight_gradient::backward_weight(isa, &g, x.data(), dy))?)
+            }
             None => None,
         };
         let for_input = match w {
@@ -123,9 +128,10 @@ pub fn weight_gradient(
     let g = geometry(input.shape(), weight, None, options)?;
     check_gradient(&g, gradient)?;
     match gradient.device() {
-        Device::Cpu => {
-            Tensor::new(weight, cpu::backward_weight(Isa::detect(), &g, input.data(), gradient.data()))
-        }
+        Device::Cpu => Tensor::new(
+            weight,
+            weight_gradient::backward_weight(Isa::detect(), &g, input.data(), gradient.data()),
+        ),
     }
 }
 
