@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use super::simd::{Isa, LEFT_STRIDE, SUM_BLOCK, Tile, forward_kernel};
-use super::windows::{Windows, copy_run};
+use super::windows::{Lines, Windows, copy_run};
 
 /// Rows of a chunk at most: their block of windows takes 420 KiB.
 const CHUNK_ROWS: usize = 384;
@@ -35,7 +35,7 @@ pub(super) fn panels(isa: Isa, columns: usize) -> Vec<(usize, usize)> {
 
 /// Weights in panels: for each panel, for each term of the sum, the panel's columns (zero beyond the last).
 pub(super) struct Packed {
-    data: Vec<f32>,
+    data: Lines,
     /// (first column, width, start in `data`).
     panels: Vec<(usize, usize, usize)>,
     columns: usize,
@@ -48,8 +48,8 @@ impl Packed {
     pub(super) fn new(isa: Isa, weight: &[f32], terms: &[usize], column_step: usize, columns: usize) -> Self {
         let layout = panels(isa, columns);
         let total: usize = layout.iter().map(|(_, width)| width * terms.len()).sum();
-        let mut data = vec![0f32; total];
-        let mut rest = data.as_mut_slice();
+        let mut data = Lines::zeros(total);
+        let mut rest = data.values_mut();
         let mut pieces = Vec::with_capacity(layout.len());
         let mut list = Vec::with_capacity(layout.len());
         let mut start = 0;
@@ -143,11 +143,11 @@ pub(super) fn product(
     let threads = rayon::current_num_threads();
     let chunks = total.div_ceil(threads * CHUNK_ROWS) * threads;
     let chunk = total.div_ceil(chunks).next_multiple_of(TILE_ROWS);
-    (0..total.div_ceil(chunk)).into_par_iter().for_each_init(Vec::new, |left, i| {
+    (0..total.div_ceil(chunk)).into_par_iter().for_each_init(Lines::default, |left, i| {
         let rows = i * chunk..(i * chunk + chunk).min(total);
         let targets: Vec<usize> = rows.clone().map(target).collect();
         // Missing rows of the last tile hold whatever was there; their sums are not stored.
-        left.resize(rows.len().next_multiple_of(TILE_ROWS) * LEFT_STRIDE, 0f32);
+        let left = left.at_least(rows.len().next_multiple_of(TILE_ROWS) * LEFT_STRIDE);
         for (term, length, segments) in &blocks {
             windows.copy(rows.clone(), segments, left, LEFT_STRIDE);
             for &(first, width, start) in &weights.panels {
@@ -156,7 +156,7 @@ pub(super) fn product(
                 for (tile, targets) in targets.chunks(height).enumerate() {
                     let tile = Tile {
                         left: left[tile * height * LEFT_STRIDE..].as_ptr(),
-                        right: weights.data[start + term * width..].as_ptr(),
+                        right: weights.data.values()[start + term * width..].as_ptr(),
                         terms: *length,
                         start: (*term == 0).then(|| start_values[first..].as_ptr()),
                         out: output.pointer().wrapping_add(first),

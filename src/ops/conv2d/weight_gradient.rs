@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::cpu::Geometry;
 use super::product::{Output, panels};
 use super::simd::{Isa, Tile, outer_heights, outer_kernel};
-use super::windows::{Windows, copy_run};
+use super::windows::{Lines, Windows, copy_run};
 
 /// Pixels per block: 32 columns of them take 24 KiB, half of a first-level cache.
 const PIXEL_BLOCK: usize = 192;
@@ -96,15 +96,15 @@ pub(super) fn backward_weight(isa: Isa, g: &Geometry, input: &[f32], gradient: &
             for &(first, width) in unit.panels {
                 let valid = width.min(columns - first);
                 // Beyond the valid columns lies what another panel left; its sums are never read.
-                buffers.right.resize(PIXEL_BLOCK * WIDEST, 0.0);
-                right.copy(block.clone(), first..first + valid, &mut buffers.right, width);
+                let packed = buffers.right.at_least(PIXEL_BLOCK * WIDEST);
+                right.copy(block.clone(), first..first + valid, packed, width);
                 let places: [usize; TALLEST] = std::array::from_fn(|row| row * width);
                 // A split's sums: panel by panel, row by row.
                 let panel = unit.split * size + first * rows;
                 for_each_tile(unit.rows.clone(), heights, |row, height| {
                     let tile = Tile {
                         left: buffers.left[(row - unit.rows.start) * block.len()..].as_ptr(),
-                        right: buffers.right.as_ptr(),
+                        right: buffers.right.values().as_ptr(),
                         terms: block.len(),
                         start: (at == unit.split * per_split).then_some(NO_SUMS.as_ptr()),
                         out: output.pointer().wrapping_add(panel + row * width),
@@ -145,7 +145,7 @@ struct Buffers {
     /// Rows before they are dealt out to tiles.
     pixel: Vec<f32>,
     /// A panel's columns, pixel by pixel.
-    right: Vec<f32>,
+    right: Lines,
 }
 
 impl Buffers {

@@ -115,3 +115,42 @@ pub(super) fn copy_run(to: &mut [f32], from: &[f32]) {
         *to = *from;
     }
 }
+
+/// A buffer that begins with a cache line: a vector that straddles two costs two loads.
+#[derive(Default)]
+pub(super) struct Lines(Vec<f32>);
+
+/// Values of a cache line.
+const LINE: usize = 16;
+
+impl Lines {
+    /// `len` zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        Self(vec![0.0; len + LINE])
+    }
+
+    /// At least `len` values, of whatever was there.
+    pub(super) fn at_least(&mut self, len: usize) -> &mut [f32] {
+        if self.0.len() < len + LINE {
+            *self = Self::zeros(len);
+        }
+        self.values_mut()
+    }
+
+    /// Values before the first cache line.
+    fn skip(&self) -> usize {
+        // May be more than a line, where a pointer cannot be aligned; nothing relies on it.
+        self.0.as_ptr().align_offset(4 * LINE).min(LINE).min(self.0.len())
+    }
+
+    /// The values.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.0[self.skip()..]
+    }
+
+    /// The values.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        let skip = self.skip();
+        &mut self.0[skip..]
+    }
+}
