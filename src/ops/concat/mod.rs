@@ -33,8 +33,10 @@ pub fn concat(tape: &mut Tape, inputs: &[&Var]) -> Result<Var> {
         let mut slices = Vec::with_capacity(widths.len());
         for (c, needs) in widths.into_iter().zip(needs) {
             slices.push(if needs {
-                let rows = gradient.data().chunks_exact(total.max(1));
-                let data = rows.flat_map(|row| &row[start..start + c]).copied().collect();
+                let mut data = Vec::with_capacity(n * h * w * c);
+                for row in gradient.data().chunks_exact(total.max(1)) {
+                    data.extend_from_slice(&row[start..start + c]);
+                }
                 Some(Tensor::new(&[n, h, w, c], data)?)
             } else {
                 None

@@ -7,9 +7,12 @@
 //! Outside the input x is 0. Dilated ("atrous") convolution: Chen et al., *DeepLab*, PAMI 2018, §3.1.
 
 mod cpu;
+mod product;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod weight_gradient;
+mod windows;
 
 use crate::device::Device;
 use crate::tape::{Tape, Var};
@@ -46,7 +49,7 @@ pub fn conv2d(
     bias: Option<&Var>,
     options: Conv2dOptions,
 ) -> Result<Var> {
-    let g = geometry(input.value(), weight.value(), bias.map(Var::value), options)?;
+    let g = geometry(input.shape(), weight.shape(), bias.map(Var::shape), options)?;
     match input.value().device() {
         Device::Cpu => conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect()),
     }
@@ -78,7 +81,9 @@ fn conv2d_on_cpu(
             None => vec![],
         };
         let for_weight = match x {
-            Some(x) => Some(Tensor::new(&weight_shape, cpu::backward_weight(isa, &g, x.data(), dy))?),
+            Some(x) => {
+                Some(Tensor::new(&weight_shape, weight_gradient::backward_weight(isa, &g, x.data(), dy))?)
+            }
             None => None,
         };
         let for_input = match w {
@@ -89,10 +94,63 @@ fn conv2d_on_cpu(
     }))
 }
 
+/// Gradient of the input, N×H×W×I, from that of the output, N×H'×W'×O, and the weight: what [`conv2d`]'s
+/// backward pass computes, alone.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn input_gradient(
+    gradient: &Tensor,
+    weight: &Tensor,
+    input: &[usize],
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let g = geometry(input, weight.shape(), None, options)?;
+    check_gradient(&g, gradient)?;
+    match gradient.device() {
+        Device::Cpu => {
+            Tensor::new(input, cpu::backward_input(Isa::detect(), &g, gradient.data(), weight.data()))
+        }
+    }
+}
+
+/// Gradient of the weight, O×KH×KW×I, from that of the output, N×H'×W'×O, and the input: what [`conv2d`]'s
+/// backward pass computes, alone.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn weight_gradient(
+    gradient: &Tensor,
+    input: &Tensor,
+    weight: &[usize],
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let g = geometry(input.shape(), weight, None, options)?;
+    check_gradient(&g, gradient)?;
+    match gradient.device() {
+        Device::Cpu => Tensor::new(
+            weight,
+            weight_gradient::backward_weight(Isa::detect(), &g, input.data(), gradient.data()),
+        ),
+    }
+}
+
+fn check_gradient(g: &Geometry, gradient: &Tensor) -> Result<()> {
+    if gradient.shape() == g.output {
+        return Ok(());
+    }
+    let message = format!("gradient {:?} for an output {:?}", gradient.shape(), g.output);
+    Err(Error::shape("conv2d", message))
+}
+
 /// Checks the shapes and works out the output's.
-fn geometry(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) -> Result<Geometry> {
-    let input = x.nhwc("conv2d")?;
-    let [o, kh, kw, i] = w.nhwc("conv2d (weight)")?;
+fn geometry(x: &[usize], w: &[usize], b: Option<&[usize]>, options: Conv2dOptions) -> Result<Geometry> {
+    let four = |what: &str, shape: &[usize]| {
+        <[usize; 4]>::try_from(shape)
+            .map_err(|_| Error::shape("conv2d", format!("{what} {shape:?}: four dimensions expected")))
+    };
+    let input = four("input", x)?;
+    let [o, kh, kw, i] = four("weight", w)?;
     let Conv2dOptions { stride, padding, dilation } = options;
     let fail = |message: String| Err(Error::shape("conv2d", message));
     if stride == 0 || dilation == 0 || kh == 0 || kw == 0 {
@@ -101,15 +159,10 @@ fn geometry(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) 
         ));
     }
     if i != input[3] {
-        return fail(format!(
-            "input {:?} has {} channels, weight {:?} expects {i}",
-            x.shape(),
-            input[3],
-            w.shape()
-        ));
+        return fail(format!("input {x:?} has {} channels, weight {w:?} expects {i}", input[3]));
     }
-    if let Some(b) = b.filter(|b| b.shape() != [o]) {
-        return fail(format!("bias {:?} for {o} output channels", b.shape()));
+    if let Some(b) = b.filter(|b| *b != [o]) {
+        return fail(format!("bias {b:?} for {o} output channels"));
     }
     let size = |length: usize, k: usize| {
         let window = dilation * (k - 1) + 1;
@@ -117,8 +170,7 @@ fn geometry(x: &Tensor, w: &Tensor, b: Option<&Tensor>, options: Conv2dOptions) 
     };
     let (Some(oh), Some(ow)) = (size(input[1], kh), size(input[2], kw)) else {
         return fail(format!(
-            "a {kh}×{kw} window with dilation {dilation} does not fit input {:?} with padding {padding}",
-            x.shape()
+            "a {kh}×{kw} window with dilation {dilation} does not fit input {x:?} with padding {padding}"
         ));
     };
     Ok(Geometry { input, kernel: [kh, kw], output: [input[0], oh, ow, o], stride, padding, dilation })

@@ -137,7 +137,7 @@ impl Isa {
     pub(super) fn panel_widths(self) -> &'static [usize] {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => &[64, 32, 16, 8],
+            Self::Avx512 => &[32, 16, 8],
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => &[16, 8],
             Self::Plain => &[16, 8],
@@ -145,197 +145,183 @@ impl Isa {
     }
 }
 
-/// Rows of a micro-tile for a panel of `width` columns: as many as the registers hold.
-pub(super) fn tile_rows(isa: Isa, width: usize) -> usize {
-    match (isa, width) {
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, 64) => 6,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, _) => 12,
-        (_, 16) => 6,
-        _ => 12,
-    }
-}
+/// Terms of a block of the forward product: 32 columns of them take 32 KiB.
+pub(super) const SUM_BLOCK: usize = 256;
+/// Values from one row of a block of windows to the next. Not a power of two, so that the rows of a tile
+/// fall into different lines of the first-level cache.
+pub(super) const LEFT_STRIDE: usize = SUM_BLOCK + 16;
 
-/// What a forward micro-tile works on: `rows ≤ MR` output pixels times one panel of columns.
-pub(super) struct ForwardTile<'a> {
-    /// Padded input.
-    pub input: *const f32,
-    /// Offset of each row's window in `input`.
-    pub bases: &'a [usize],
-    /// (offset within the window, length) of the contiguous runs of the sum, in order.
-    pub runs: &'a [(usize, usize)],
-    /// Packed weights: for each term of the sum, the panel's columns.
-    pub weights: *const f32,
-    /// Start values and results: rows of the panel's width.
-    pub sums: *mut f32,
-}
-
-/// sums[r][c] ← sums[r][c] + Σ_k input[bases[r] + k] · weights[k][c], k in the order of the runs.
-#[inline(always)]
-unsafe fn forward<S: Vector, const MR: usize, const V: usize>(tile: &ForwardTile) {
-    let width = V * S::LANES;
-    // SAFETY: the caller vouches for MR bases, for the runs within the input from each of them, for as
-    // many rows of weights as the runs are long, and for MR rows of sums.
-    unsafe {
-        let mut sums = [[S::splat(0.0); V]; MR];
-        for r in 0..MR {
-            for v in 0..V {
-                sums[r][v] = S::load(tile.sums.add(r * width + v * S::LANES));
-            }
-        }
-        let mut weights = tile.weights;
-        for &(offset, length) in tile.runs {
-            let start = tile.input.add(offset);
-            let rows: [*const f32; MR] = std::array::from_fn(|r| start.add(*tile.bases.get_unchecked(r)));
-            for k in 0..length {
-                let columns: [S; V] = std::array::from_fn(|v| S::load(weights.add(v * S::LANES)));
-                for r in 0..MR {
-                    let x = S::splat(*rows[r].add(k));
-                    for v in 0..V {
-                        sums[r][v] = sums[r][v].add_product(x, columns[v]);
-                    }
-                }
-                weights = weights.add(width);
-            }
-        }
-        for r in 0..MR {
-            for v in 0..V {
-                sums[r][v].store(tile.sums.add(r * width + v * S::LANES));
-            }
-        }
-    }
-}
-
-/// What a micro-tile of the weights' gradient works on: `MR` rows times one panel of columns, summed
-/// over pixels.
-pub(super) struct OuterTile<'a> {
-    /// First factor and, per pixel, where its `MR` values start.
+/// What a micro-tile works on: as many rows as there are targets, times one panel of columns.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a> {
+    /// First factor: rows of terms, or terms of rows, by the kernel.
     pub left: *const f32,
-    pub left_bases: &'a [usize],
-    /// Second factor: for each pixel the panel's columns, one after the other.
+    /// Second factor: for each term the panel's columns.
     pub right: *const f32,
-    /// Start values and results: rows of the panel's width.
-    pub sums: *mut f32,
+    /// Length of the sum.
+    pub terms: usize,
+    /// What each row's sums start from: the panel's columns. Without it they go on from `out`.
+    pub start: Option<*const f32>,
+    /// Results.
+    pub out: *mut f32,
+    /// Offset of each row in `out`.
+    pub targets: &'a [usize],
 }
 
-/// sums[r][c] ← sums[r][c] + Σ_p left[left_bases[p] + r] · right[p][c], p ascending.
+/// out[targets[r] + c] ← start + Σ_k left[r·ROW + k·TERM] · right[k][c], k ascending.
 #[inline(always)]
-unsafe fn outer<S: Vector, const MR: usize, const V: usize>(tile: &OuterTile) {
-    let width = V * S::LANES;
-    // SAFETY: the caller vouches for MR values from each base, as many rows of `right`, MR rows of sums.
+unsafe fn multiply<S: Vector, const MR: usize, const V: usize, const ROW: usize, const TERM: usize>(
+    tile: &Tile,
+) {
+    // SAFETY: the caller vouches for MR rows and `terms` terms of the left factor, as many terms of the
+    // panel's width of the right one, MR targets with the panel's width of values at each.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; MR];
         for r in 0..MR {
+            let from = match tile.start {
+                Some(start) => start,
+                None => tile.out.add(*tile.targets.get_unchecked(r)).cast_const(),
+            };
             for v in 0..V {
-                sums[r][v] = S::load(tile.sums.add(r * width + v * S::LANES));
+                sums[r][v] = S::load(from.add(v * S::LANES));
             }
         }
-        let mut right = tile.right;
-        for &base in tile.left_bases {
-            let left = tile.left.add(base);
+        let (mut left, mut right) = (tile.left, tile.right);
+        for _ in 0..tile.terms {
             let columns: [S; V] = std::array::from_fn(|v| S::load(right.add(v * S::LANES)));
             for r in 0..MR {
-                let x = S::splat(*left.add(r));
+                let x = S::splat(*left.add(r * ROW));
                 for v in 0..V {
                     sums[r][v] = sums[r][v].add_product(x, columns[v]);
                 }
             }
-            right = right.add(width);
+            left = left.add(TERM);
+            right = right.add(V * S::LANES);
         }
         for r in 0..MR {
             for v in 0..V {
-                sums[r][v].store(tile.sums.add(r * width + v * S::LANES));
+                sums[r][v].store(tile.out.add(*tile.targets.get_unchecked(r) + v * S::LANES));
             }
         }
     }
 }
 
+/// A kernel of the forward product (`rows` of terms) or of the weights' gradient (terms of `rows`).
 macro_rules! entry {
-    ($name:ident, $kernel:ident, $tile:ident, $vector:ty, $rows:literal, $vectors:literal $(, $feature:literal)?) => {
+    ($name:ident, forward, $($rest:tt)*) => { entry!(@ $name, LEFT_STRIDE, 1, $($rest)*); };
+    ($name:ident, outer, $vector:ty, $rows:literal, $($rest:tt)*) => {
+        entry!(@ $name, 1, $rows, $vector, $rows, $($rest)*);
+    };
+    (@ $name:ident, $row:expr, $term:expr, $vector:ty, $rows:literal, $vectors:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn $name(tile: &$tile) {
+        unsafe fn $name(tile: &Tile) {
             // SAFETY: passed on to the caller.
-            unsafe { $kernel::<$vector, $rows, $vectors>(tile) }
+            unsafe { multiply::<$vector, $rows, $vectors, { $row }, { $term }>(tile) }
         }
     };
 }
 
+/// Runs on a tile.
+pub(super) type Kernel = unsafe fn(&Tile);
+
 #[cfg(target_arch = "x86_64")]
 mod entries {
     use super::x86::{Avx2, Avx512};
-    use super::{ForwardTile, OuterKernels, OuterTile, forward, outer};
-    entry!(forward_512_64, forward, ForwardTile, Avx512, 6, 4, "avx512f");
-    entry!(forward_512_32, forward, ForwardTile, Avx512, 12, 2, "avx512f");
-    entry!(forward_512_16, forward, ForwardTile, Avx512, 12, 1, "avx512f");
-    entry!(forward_512_8, forward, ForwardTile, Avx2, 12, 1, "avx512f,avx2,fma");
-    entry!(forward_256_16, forward, ForwardTile, Avx2, 6, 2, "avx2,fma");
-    entry!(forward_256_8, forward, ForwardTile, Avx2, 12, 1, "avx2,fma");
-    entry!(outer_512_64, outer, OuterTile, Avx512, 6, 4, "avx512f");
-    entry!(outer_512_32, outer, OuterTile, Avx512, 8, 2, "avx512f");
-    entry!(outer_512_16, outer, OuterTile, Avx512, 8, 1, "avx512f");
-    entry!(outer_512_8, outer, OuterTile, Avx2, 8, 1, "avx512f,avx2,fma");
-    entry!(outer_256_16, outer, OuterTile, Avx2, 4, 2, "avx2,fma");
-    entry!(outer_256_8, outer, OuterTile, Avx2, 8, 1, "avx2,fma");
-    entry!(single_64, outer, OuterTile, Avx512, 1, 4, "avx512f");
-    entry!(single_32, outer, OuterTile, Avx512, 1, 2, "avx512f");
-    entry!(single_16, outer, OuterTile, Avx512, 1, 1, "avx512f");
-    entry!(single_8, outer, OuterTile, Avx2, 1, 1, "avx2,fma");
+    use super::{Kernel, LEFT_STRIDE, Tile, multiply};
+    entry!(forward_512_32, forward, Avx512, 12, 2, "avx512f");
+    entry!(forward_512_16, forward, Avx512, 12, 1, "avx512f");
+    entry!(forward_512_8, forward, Avx2, 12, 1, "avx512f,avx2,fma");
+    entry!(forward_256_16, forward, Avx2, 6, 2, "avx2,fma");
+    entry!(forward_256_8, forward, Avx2, 12, 1, "avx2,fma");
+    entry!(outer_512_32, outer, Avx512, 12, 2, "avx512f");
+    entry!(outer_512_16, outer, Avx512, 12, 1, "avx512f");
+    entry!(outer_512_8, outer, Avx2, 12, 1, "avx512f,avx2,fma");
+    entry!(four_512_32, outer, Avx512, 4, 2, "avx512f");
+    entry!(four_512_16, outer, Avx512, 4, 1, "avx512f");
+    entry!(four_512_8, outer, Avx2, 4, 1, "avx512f,avx2,fma");
+    entry!(single_512_32, outer, Avx512, 1, 2, "avx512f");
+    entry!(single_512_16, outer, Avx512, 1, 1, "avx512f");
+    entry!(outer_256_16, outer, Avx2, 6, 2, "avx2,fma");
+    entry!(outer_256_8, outer, Avx2, 6, 1, "avx2,fma");
+    entry!(two_256_16, outer, Avx2, 2, 2, "avx2,fma");
+    entry!(two_256_8, outer, Avx2, 2, 1, "avx2,fma");
+    entry!(single_256_16, outer, Avx2, 1, 2, "avx2,fma");
+    entry!(single_256_8, outer, Avx2, 1, 1, "avx2,fma");
 
-    pub(super) fn forward_of(avx512: bool, width: usize) -> unsafe fn(&ForwardTile) {
+    pub(super) fn forward_of(avx512: bool, width: usize) -> (Kernel, usize) {
         match (avx512, width) {
-            (true, 64) => forward_512_64,
-            (true, 32) => forward_512_32,
-            (true, 16) => forward_512_16,
-            (true, _) => forward_512_8,
-            (false, 16) => forward_256_16,
-            (false, _) => forward_256_8,
+            (true, 32) => (forward_512_32, 12),
+            (true, 16) => (forward_512_16, 12),
+            (true, _) => (forward_512_8, 12),
+            (false, 16) => (forward_256_16, 6),
+            (false, _) => (forward_256_8, 12),
         }
     }
 
-    pub(super) fn outer_of(avx512: bool, width: usize) -> OuterKernels {
-        match (avx512, width) {
-            (true, 64) => [(6, outer_512_64), (1, single_64)],
-            (true, 32) => [(8, outer_512_32), (1, single_32)],
-            (true, 16) => [(8, outer_512_16), (1, single_16)],
-            (true, _) => [(8, outer_512_8), (1, single_8)],
-            (false, 16) => [(4, outer_256_16), (1, plain_width_16)],
-            (false, _) => [(8, outer_256_8), (1, single_8)],
+    pub(super) fn outer_of(avx512: bool, width: usize, height: usize) -> Kernel {
+        match (avx512, width, height) {
+            (true, 32, 12) => outer_512_32,
+            (true, 32, 4) => four_512_32,
+            (true, 32, _) => single_512_32,
+            (true, 16, 12) => outer_512_16,
+            (true, 16, 4) => four_512_16,
+            (true, 16, _) => single_512_16,
+            (true, _, 12) => outer_512_8,
+            (true, _, 4) => four_512_8,
+            (false, 16, 6) => outer_256_16,
+            (false, 16, 2) => two_256_16,
+            (false, 16, _) => single_256_16,
+            (false, _, 6) => outer_256_8,
+            (false, _, 2) => two_256_8,
+            (_, _, _) => single_256_8,
         }
     }
-    entry!(plain_width_16, outer, OuterTile, Avx2, 1, 2, "avx2,fma");
 }
 
-entry!(forward_plain_16, forward, ForwardTile, Plain, 6, 2);
-entry!(forward_plain_8, forward, ForwardTile, Plain, 12, 1);
-entry!(outer_plain_16, outer, OuterTile, Plain, 4, 2);
-entry!(outer_plain_8, outer, OuterTile, Plain, 8, 1);
-entry!(single_plain_16, outer, OuterTile, Plain, 1, 2);
-entry!(single_plain_8, outer, OuterTile, Plain, 1, 1);
+entry!(forward_plain_16, forward, Plain, 6, 2);
+entry!(forward_plain_8, forward, Plain, 12, 1);
+entry!(outer_plain_16, outer, Plain, 6, 2);
+entry!(outer_plain_8, outer, Plain, 6, 1);
+entry!(two_plain_16, outer, Plain, 2, 2);
+entry!(two_plain_8, outer, Plain, 2, 1);
+entry!(single_plain_16, outer, Plain, 1, 2);
+entry!(single_plain_8, outer, Plain, 1, 1);
 
-/// (rows, kernel), most rows first, the last with one row.
-pub(super) type OuterKernels = [(usize, unsafe fn(&OuterTile)); 2];
-
-/// The forward kernel of a panel width; it works on [`tile_rows`] rows.
-pub(super) fn forward_kernel(isa: Isa, width: usize) -> unsafe fn(&ForwardTile) {
+/// The forward kernel of a panel width, whose left factor has [`LEFT_STRIDE`] values a row, and its rows: as
+/// many as the registers hold.
+pub(super) fn forward_kernel(isa: Isa, width: usize) -> (Kernel, usize) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => entries::forward_of(true, width),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => entries::forward_of(false, width),
-        Isa::Plain if width == 16 => forward_plain_16,
-        Isa::Plain => forward_plain_8,
+        Isa::Plain if width == 16 => (forward_plain_16, 6),
+        Isa::Plain => (forward_plain_8, 12),
     }
 }
 
-/// The weight-gradient kernels of a panel width: (rows, kernel), most rows first, the last with one row.
-pub(super) fn outer_kernels(isa: Isa, width: usize) -> OuterKernels {
+/// Rows of the weight-gradient kernels, most first, the last one.
+pub(super) fn outer_heights(isa: Isa) -> [usize; 3] {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => entries::outer_of(true, width),
+        Isa::Avx512 => [12, 4, 1],
+        _ => [6, 2, 1],
+    }
+}
+
+/// The weight-gradient kernel of a panel width and one of [`outer_heights`], which is also the number of
+/// values of the left factor from one term to the next.
+pub(super) fn outer_kernel(isa: Isa, width: usize, height: usize) -> Kernel {
+    match (isa, width, height) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => entries::outer_of(false, width),
-        Isa::Plain if width == 16 => [(4, outer_plain_16), (1, single_plain_16)],
-        Isa::Plain => [(8, outer_plain_8), (1, single_plain_8)],
+        (Isa::Avx512, ..) => entries::outer_of(true, width, height),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, ..) => entries::outer_of(false, width, height),
+        (Isa::Plain, 16, 6) => outer_plain_16,
+        (Isa::Plain, 16, 2) => two_plain_16,
+        (Isa::Plain, 16, _) => single_plain_16,
+        (Isa::Plain, _, 6) => outer_plain_8,
+        (Isa::Plain, _, 2) => two_plain_8,
+        (Isa::Plain, ..) => single_plain_8,
     }
 }

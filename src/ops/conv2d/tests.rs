@@ -58,7 +58,7 @@ fn matches_the_definition_and_its_differences() {
         let at = 10 * index as u64;
         let (x, w, b) = (random(&x, at), random(&w, at + 1), random(&w[..1], at + 2));
         let options = options(stride, padding, dilation);
-        let g = geometry(&x, &w, Some(&b), options).unwrap();
+        let g = geometry(x.shape(), w.shape(), Some(b.shape()), options).unwrap();
         check(
             &[x.clone(), w.clone(), b],
             |tape, v| conv2d(tape, &v[0], &v[1], Some(&v[2]), options),
@@ -127,7 +127,7 @@ proptest! {
         kh in 1usize..4, kw in 1usize..4, stride in 1usize..4, padding in 0usize..4, dilation in 1usize..4,
     ) {
         let (x, w, b) = (random(&[n, h, width, i], 1), random(&[o, kh, kw, i], 2), random(&[o], 3));
-        let Ok(g) = geometry(&x, &w, Some(&b), options(stride, padding, dilation)) else { return Ok(()) };
+        let Ok(g) = geometry(x.shape(), w.shape(), Some(b.shape()), options(stride, padding, dilation)) else { return Ok(()) };
         let plain = everything(Isa::Plain, g, &x, &w, &b);
         let wide = |t: &Tensor| t.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
         let expected = reference(&g, &wide(&x), &wide(&w), Some(&wide(&b)));
@@ -149,10 +149,25 @@ proptest! {
 fn many_pixels_and_long_sums_keep_their_bits_on_any_number_of_threads() {
     // Several pixel ranges, several blocks of the sum, several chunks of rows.
     let (x, w, b) = (random(&[2, 40, 41, 48], 1), random(&[72, 3, 3, 48], 2), random(&[72], 3));
-    let g = geometry(&x, &w, Some(&b), options(1, 2, 2)).unwrap();
+    let g = geometry(x.shape(), w.shape(), Some(b.shape()), options(1, 2, 2)).unwrap();
     let one = with_threads(1, || everything(Isa::detect(), g, &x, &w, &b));
     for threads in [2, 3] {
         let other = with_threads(threads, || everything(Isa::detect(), g, &x, &w, &b));
         assert!(one.iter().zip(&other).all(|(a, b)| a.data() == b.data()), "{threads} threads");
     }
+}
+
+#[test]
+fn gradients_alone_are_the_tapes_and_refuse_what_does_not_fit() {
+    let (x, w, options) = (random(&[2, 7, 6, 5], 1), random(&[9, 3, 3, 5], 2), options(2, 1, 1));
+    let mut tape = Tape::new();
+    let (vx, vw) = (tape.leaf(x.clone()), tape.leaf(w.clone()));
+    let y = conv2d(&mut tape, &vx, &vw, None, options).unwrap();
+    let dy = random(y.shape(), 3);
+    let mut gradients = tape.backward(&y, dy.clone()).unwrap();
+    assert_eq!(input_gradient(&dy, &w, x.shape(), options).unwrap(), gradients.take(&vx).unwrap());
+    assert_eq!(weight_gradient(&dy, &x, w.shape(), options).unwrap(), gradients.take(&vw).unwrap());
+    assert!(input_gradient(&x, &w, x.shape(), options).is_err());
+    assert!(weight_gradient(&dy, &x, &[9, 3, 3, 4], options).is_err());
+    assert!(weight_gradient(&dy, &x, &[9, 3, 3], options).is_err());
 }

@@ -182,7 +182,9 @@ impl DenseCrf {
         let planes: Vec<f32> = match labels {
             1..=4 => transpose(&self.mean_field::<4>(labels, log_p), labels),
             5..=8 => transpose(&self.mean_field::<8>(labels, log_p), labels),
-            9..=32 => transpose(&self.mean_field::<32>(labels, log_p), labels),
+            9..=16 => transpose(&self.mean_field::<16>(labels, log_p), labels),
+            17..=24 => transpose(&self.mean_field::<24>(labels, log_p), labels),
+            25..=32 => transpose(&self.mean_field::<32>(labels, log_p), labels),
             33..=256 => transpose(&self.mean_field::<256>(labels, log_p), labels),
             _ => return Err(Error::invalid(format!("{labels} labels: at most 256 are possible"))),
         };
@@ -197,29 +199,43 @@ impl DenseCrf {
         const CHUNK: usize = 2048;
         let n = self.height * self.width;
         let unary: Vec<[f32; C]> = (0..n)
+            .into_par_iter()
+            .with_min_len(CHUNK)
             .map(|pixel| {
                 std::array::from_fn(|c| if c < labels { log_p(c, pixel) } else { f32::NEG_INFINITY })
             })
             .collect();
         let mut q = unary.clone();
         q.par_chunks_mut(CHUNK).for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
+        // Two buffers for all iterations: fresh memory would cost a page fault every 4 KiB.
+        let mut scaled = vec![[0f32; C]; n];
+        let mut energy = unary.clone();
         for _ in 0..self.iterations {
-            let mut energy = unary.clone();
+            energy
+                .par_iter_mut()
+                .zip(&unary)
+                .with_min_len(CHUNK)
+                .for_each(|(energy, unary)| *energy = *unary);
             for kernel in &self.kernels {
-                let scaled: Vec<[f32; C]> =
-                    q.iter().zip(&*kernel.normalizer).map(|(q, n)| q.map(|v| v * n)).collect();
+                scaled.par_iter_mut().zip(&q).zip(&*kernel.normalizer).with_min_len(CHUNK).for_each(
+                    |((scaled, q), n)| {
+                        *scaled = q.map(|v| v * n);
+                    },
+                );
                 let message = kernel.lattice.filter(&scaled);
-                for ((energy, message), n) in energy.iter_mut().zip(&message).zip(&*kernel.normalizer) {
-                    let factor = kernel.weight * n;
-                    for c in 0..C {
-                        energy[c] += factor * message[c];
-                    }
-                }
+                energy.par_iter_mut().zip(&message).zip(&*kernel.normalizer).with_min_len(CHUNK).for_each(
+                    |((energy, message), n)| {
+                        let factor = kernel.weight * n;
+                        for c in 0..C {
+                            energy[c] += factor * message[c];
+                        }
+                    },
+                );
             }
             energy
                 .par_chunks_mut(CHUNK)
                 .for_each(|rows| rows.iter_mut().for_each(|row| softmax(row, labels)));
-            q = energy;
+            std::mem::swap(&mut q, &mut energy);
         }
         q
     }

@@ -1,5 +1,7 @@
 //! Global average pooling, N×H×W×C → N×C, and average pooling over blocks, N×H×W×C → N×⌈H/k⌉×⌈W/k⌉×C.
 
+use rayon::prelude::*;
+
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -29,10 +31,10 @@ pub fn global_average_pooling(tape: &mut Tape, x: &Var) -> Result<Var> {
     }
     let value = Tensor::new(&[n, c], y)?;
     Ok(tape.record("global_average_pooling", value, &[x], move |gradient| {
-        let mut dx = Vec::with_capacity(n * pixels * c);
-        for row in gradient.data().chunks_exact(c) {
+        let mut dx = vec![0f32; n * pixels * c];
+        for (image, row) in dx.chunks_exact_mut(pixels * c).zip(gradient.data().chunks_exact(c)) {
             let row: Vec<f32> = row.iter().map(|g| g / pixels as f32).collect();
-            (0..pixels).for_each(|_| dx.extend_from_slice(&row));
+            image.par_chunks_exact_mut(c).with_min_len(64).for_each(|dx| dx.copy_from_slice(&row));
         }
         Ok(vec![Some(Tensor::new(&[n, h, w, c], dx)?)])
     }))
