@@ -330,9 +330,9 @@ impl Config {
         let training = |batch, epochs| TrainingConfig {
             optimizer: if psa { OptimizerKind::Sgd } else { OptimizerKind::Adam },
             learning_rate: if psa { 0.1 } else { 1e-3 },
-            // The authors' code hands the weight decay to the optimiser's momentum (spec §10).
+            // The authors' code hands the weight decay to the optimiser's momentum too (spec §10).
             momentum: if psa { 5e-4 } else { 0.9 },
-            weight_decay: if psa { 0.0 } else { 5e-4 },
+            weight_decay: 5e-4,
             poly_power: 0.9,
             batch,
             epochs,
@@ -345,7 +345,6 @@ impl Config {
             optimizer: OptimizerKind::Sgd,
             learning_rate: 1e-3,
             momentum: 0.9,
-            weight_decay: 5e-4,
             // 20 k iterations of 10 over the 10,582 images of train_aug.
             ..training(10, 19)
         };

@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::ops::elementwise::CHUNK;
-use crate::tensor::Tensor;
+use crate::tensor::{CHUNK, Tensor};
 use crate::{Error, Result};
 
 const BETA1: f64 = 0.9;

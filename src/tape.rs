@@ -17,7 +17,9 @@
 //! # }
 //! ```
 
-use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::tensor::{CHUNK, Tensor};
 use crate::{Error, Result};
 
 /// A value that may have a place on a [`Tape`]. Without one it is a constant.
@@ -154,7 +156,8 @@ fn accumulate(slot: &mut Option<Tensor>, gradient: Tensor) {
         None => *slot = Some(gradient),
         Some(sum) => {
             debug_assert_eq!(sum.shape(), gradient.shape());
-            crate::ops::elementwise::add_assign(sum.data_mut(), gradient.data());
+            let chunks = sum.data_mut().par_chunks_mut(CHUNK).zip(gradient.data().par_chunks(CHUNK));
+            chunks.for_each(|(sum, gradient)| sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g));
         }
     }
 }

@@ -101,6 +101,32 @@ impl Dtype {
     }
 }
 
+/// The element type that NumPy writes as `<f4`, and its byte order.
+pub(crate) fn element_type(descr: &str) -> Option<(Dtype, ByteOrder)> {
+    let (order, kind) = descr.split_at_checked(1)?;
+    let dtype = match kind {
+        "f2" => Dtype::F16,
+        "f4" => Dtype::F32,
+        "f8" => Dtype::F64,
+        "b1" => Dtype::Bool,
+        "u1" => Dtype::U8,
+        "i1" => Dtype::I8,
+        "u2" => Dtype::U16,
+        "i2" => Dtype::I16,
+        "u4" => Dtype::U32,
+        "i4" => Dtype::I32,
+        "u8" => Dtype::U64,
+        "i8" => Dtype::I64,
+        _ => return None,
+    };
+    match order {
+        "<" | "=" => Some((dtype, ByteOrder::Little)),
+        "|" if dtype.size() == 1 => Some((dtype, ByteOrder::Little)),
+        ">" => Some((dtype, ByteOrder::Big)),
+        _ => None,
+    }
+}
+
 /// Which end of a number comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ByteOrder {

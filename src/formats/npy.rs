@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::atomic::write_atomically;
-use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor};
+use super::elements::{Budget, Cursor, MAX_DIMENSIONS, StoredTensor, element_type};
 use super::pickle::{ArrayView, Global, Node, Pickle, Ref};
 use super::zip::Entry;
 use super::{read_file, reserve};
@@ -51,32 +51,6 @@ pub(crate) enum Contents<'a> {
     Array(ArrayView<'a>),
     /// A pickle: the bytes from its start.
     Object(&'a [u8]),
-}
-
-/// The element type of a `descr` such as `<f4`, and its byte order.
-pub(crate) fn element_type(descr: &str) -> Option<(Dtype, ByteOrder)> {
-    let (order, kind) = descr.split_at_checked(1)?;
-    let dtype = match kind {
-        "f2" => Dtype::F16,
-        "f4" => Dtype::F32,
-        "f8" => Dtype::F64,
-        "b1" => Dtype::Bool,
-        "u1" => Dtype::U8,
-        "i1" => Dtype::I8,
-        "u2" => Dtype::U16,
-        "i2" => Dtype::I16,
-        "u4" => Dtype::U32,
-        "i4" => Dtype::I32,
-        "u8" => Dtype::U64,
-        "i8" => Dtype::I64,
-        _ => return None,
-    };
-    match order {
-        "<" | "=" => Some((dtype, ByteOrder::Little)),
-        "|" if dtype.size() == 1 => Some((dtype, ByteOrder::Little)),
-        ">" => Some((dtype, ByteOrder::Big)),
-        _ => None,
-    }
 }
 
 /// Reads the header of a `.npy` and says what follows it.

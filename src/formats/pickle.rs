@@ -215,7 +215,7 @@ impl<'a> Pickle<'a> {
             Some(state) => self.text(*self.tuple(state)?.get(1)?)?,
             None => "|",
         };
-        let (dtype, order) = super::npy::element_type(&format!("{order}{kind}"))?;
+        let (dtype, order) = super::elements::element_type(&format!("{order}{kind}"))?;
         let fortran = match self.node(fortran) {
             Node::Bool(fortran) => *fortran,
             Node::Int(fortran) => *fortran != 0,

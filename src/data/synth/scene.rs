@@ -157,7 +157,8 @@ fn paint_object(random: &mut Stream, canvas: &mut Canvas, object: &Object, light
     canvas.paint(part.centre, 1.5 * part.radius, |x, y| {
         let d = part.distance(x, y);
         // Rounded as the body is, where the part stands out from it.
-        let shade = rounded(object.distance(x, y), object.body.half[1]) * side_light(&object.body, light, x, y);
+        let shade =
+            rounded(object.distance(x, y), object.body.half[1]) * side_light(&object.body, light, x, y);
         let surface = texture.at(x, y);
         let colour = if object.marked { part.colour(x, y, surface) } else { surface };
         (coverage(d), scale(colour, shade))

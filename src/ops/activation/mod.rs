@@ -2,10 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::CHUNK;
 use crate::Result;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{CHUNK, Tensor};
 
 /// max(0, x); a NaN comes through.
 pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {

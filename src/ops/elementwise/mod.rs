@@ -3,11 +3,8 @@
 use rayon::prelude::*;
 
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{CHUNK, Tensor};
 use crate::{Error, Result};
-
-/// Elements a thread takes at a time: 256 KiB of f32, so that a chunk stays in the second-level cache.
-pub(crate) const CHUNK: usize = 1 << 16;
 
 /// Sum of two tensors of one shape; the gradient goes to both unchanged.
 ///
@@ -30,15 +27,6 @@ pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
         let for_a = needs_a.then(|| gradient.clone());
         Ok(vec![for_a, needs_b.then_some(gradient)])
     }))
-}
-
-/// `sum += term`, in parallel. Used wherever a value has several uses and their gradients meet.
-pub(crate) fn add_assign(sum: &mut [f32], term: &[f32]) {
-    sum.par_chunks_mut(CHUNK).zip(term.par_chunks(CHUNK)).for_each(|(sum, term)| {
-        for (sum, term) in sum.iter_mut().zip(term) {
-            *sum += term;
-        }
-    });
 }
 
 #[cfg(test)]
