@@ -431,7 +431,7 @@ impl Config {
         c.affinity.training = training(4);
         c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 5.0 };
         c.segmentation.dilation = 2;
-        c.segmentation.training = TrainingConfig { learning_rate: 3e-3, ..training(12) };
+        c.segmentation.training = TrainingConfig { learning_rate: 2e-3, ..training(10) };
         c.segmentation.crf = true;
         c
     }

@@ -12,10 +12,10 @@ use crate::rng::Stream;
 
 /// How often a body that shows its part has a surface typical of its class; the others' are random. So a
 /// body hints at its class, and only a part tells it.
-const TYPICAL: f32 = 0.8;
+const TYPICAL: f32 = 0.9;
 
 /// How often a body that belongs to the background has a surface typical of some class.
-const TYPICAL_LOOK_ALIKE: f32 = 0.3;
+const TYPICAL_LOOK_ALIKE: f32 = 0.1;
 
 /// How a scene is lit.
 struct Light {
