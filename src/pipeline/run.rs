@@ -190,7 +190,6 @@ fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<R
     let lock = if dry {
         None
     } else {
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let lock = FolderLock::acquire(&folder)?;
         sweep(&folder)?;
         Some(lock)
