@@ -65,8 +65,11 @@ impl Crf {
         allowed.check().map_err(Error::of_usage)?;
         let image = read_rgb(&self.image, self.exif.into())?;
         let scores = tensor(&self.probabilities, "probabilities")?;
-        let run =
-            || DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| e.in_file(&self.probabilities));
+        let run = || {
+            DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| {
+                e.in_file(&self.probabilities).remedy("`probabilities` is L×H×W, of the photograph's size")
+            })
+        };
         let (q, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("q", &q)], Dtype::F32, &[])?;
         let text = format!("{}: {}", show_repeated(&seconds), show_path(&self.output));

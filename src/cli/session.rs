@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
 use crate::device::Device;
-use crate::progress::{Progress, handle_signals, print_line};
 pub(super) use crate::error::path_json;
+use crate::progress::{Progress, handle_signals, print_line};
 use crate::{Error, ErrorKind, Position, Result};
 
 /// Flags of every command.
@@ -214,5 +214,4 @@ mod tests {
         });
         assert_eq!(describe(&error), expected);
     }
-
 }

@@ -236,8 +236,7 @@ pub fn check_space(folder: &Path, sizes: &[u64]) -> Result<()> {
     let fail = |e| Error::io("write into", folder, e);
     let mut files = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
-        let mut file =
-            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(fail)?;
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(fail)?;
         probe(file.as_file_mut(), size).map_err(|(room, e)| match e.kind() {
             io::ErrorKind::FileTooLarge => no_room("write into", folder, size, Some(room), e),
             _ if is_full(&e) => {

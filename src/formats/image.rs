@@ -96,7 +96,8 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], exif: Exif, max_pixels: usize) -
     } else if bytes.starts_with(b"\xff\xd8") {
         decode_jpeg(path, bytes, max_pixels)?
     } else if bytes.is_empty() {
-        return Err(Error::malformed(path, "the file is empty"));
+        return Err(Error::malformed(path, "the file is empty")
+            .remedy("fetch the file again, or take it out of the list"));
     } else {
         return Err(Error::malformed(path, "neither a JPEG nor a PNG file")
             .remedy("convert the photograph to JPEG or PNG, or take it out of the list"));

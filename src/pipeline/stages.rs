@@ -22,6 +22,7 @@ use crate::tape::Var;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+use super::images::check_folder_classes;
 use super::networks;
 use super::training::{Loss, MakeSample, Training, TrainingSummary, stack, train};
 
@@ -122,10 +123,13 @@ fn hued(mut recipe: Recipe, training: &TrainingConfig) -> Recipe {
 
 /// Images of a list that have a label PNG in a folder.
 fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, std::path::PathBuf)>> {
+    check_folder_classes(folder, data)?;
     let pairs = data.samples.iter().map(|s| (s.image.clone(), folder.join(format!("{}.png", s.id))));
     let found: Vec<_> = pairs.filter(|(_, labels)| labels.is_file()).collect();
     match found.len() {
-        0 => Err(Error::invalid("no image of the list has a label PNG here").in_file(folder)),
+        0 => Err(Error::invalid("no image of the list has a label PNG here")
+            .in_file(folder)
+            .remedy("make them for the same --split: labels lie in ID.png")),
         n => {
             let missing = data.samples.len() - n;
             if missing > 0 {
