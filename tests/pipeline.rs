@@ -1,53 +1,17 @@
 //! The whole program on small data: all stages, any number of threads, broken off and gone on, bad input.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-fn seedwalk(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_seedwalk")).args(arguments).args(["-q"]).output().unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use common::{configuration, results, seedwalk, text};
 
 fn synth(folder: &Path, images: usize) -> PathBuf {
     let data = folder.join("data");
     let out = seedwalk(&["synth", "--output", text(&data), "--images", &images.to_string(), "--seed", "3"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     data
-}
-
-/// A configuration that takes seconds: a backbone a thirty-second as wide, one epoch, small crops.
-fn configuration(folder: &Path, data: &Path, output: &str) -> PathBuf {
-    let training = "batch = 4\nepochs = 1\ncrop = 64\n";
-    let config = format!(
-        "[data]\nroot = {data:?}\n[output]\nfolder = {:?}\n[backbone]\nwidth = \"1/32\"\nlearn_statistics = true\n\
-         [cam]\nlong_side = [48, 80]\nscales = [1.0, 0.5]\n[cam.training]\n{training}[affinity.training]\n{training}\
-         [segmentation]\ndilation = 2\n[segmentation.training]\n{training}[walk]\nsteps = 16\n",
-        folder.join(output)
-    );
-    let path = folder.join(format!("{output}.toml"));
-    std::fs::write(&path, config).unwrap();
-    path
-}
-
-/// Name and contents of every result; times and locks left out.
-fn results(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    fn list(folder: &Path, root: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                list(&path, root, found);
-            } else if path.extension().is_some_and(|e| e == "png" || e == "safetensors") {
-                found.push((path.strip_prefix(root).unwrap().to_path_buf(), std::fs::read(&path).unwrap()));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    list(folder, folder, &mut found);
-    found.sort();
-    found
 }
 
 #[test]

@@ -117,7 +117,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let _ = error.print();
             if arguments.iter().any(|a| a == "--json") {
-                session::print_json_error(&crate::Error::usage(error.to_string().trim_end()));
+                let text = error.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                session::print_json_error(&crate::Error::usage(text.trim_end()));
             }
             return ExitCode::from(2);
         }

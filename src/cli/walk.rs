@@ -54,9 +54,12 @@ impl Walk {
         let maps = tensor(&self.maps, "maps")?;
         let stencil = Stencil::new(self.radius as usize, false)?;
         let run = || {
-            let transition =
-                Transition::new(&affinities, &stencil, self.beta).map_err(|e| e.in_file(&self.affinities))?;
-            transition.walk(&maps, self.steps as usize).map_err(|e| e.in_file(&self.maps))
+            let transition = Transition::new(&affinities, &stencil, self.beta).map_err(|e| {
+                e.in_file(&self.affinities).remedy("`affinities` is a plane for each pair of --radius, P×h×w")
+            })?;
+            transition
+                .walk(&maps, self.steps as usize)
+                .map_err(|e| e.in_file(&self.maps).remedy("`maps` is L×h×w, on the grid of the affinities"))
         };
         let (walked, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("maps", &walked)], Dtype::F32, &[])?;

@@ -32,10 +32,12 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(|e| Error::io("write into", folder, e))?;
-    let mut writer = BufWriter::with_capacity(1 << 16, Counted { inner: file, bytes: 0, full: None });
+    // Through the file itself: errors of `NamedTempFile` name the temporary file, which means nothing.
+    let counted = Counted { inner: file.as_file(), bytes: 0, full: None };
+    let mut writer = BufWriter::with_capacity(1 << 16, counted);
     let fail = |e| Error::io("write", path, e);
     write(&mut writer).map_err(fail)?;
-    let Counted { inner: file, bytes, full } = writer.into_inner().map_err(|e| fail(e.into_error()))?;
+    let Counted { bytes, full, .. } = writer.into_inner().map_err(|e| fail(e.into_error()))?;
     if let Some((room, e)) = full {
         return Err(no_room("write", path, bytes, Some(room), e));
     }
@@ -236,8 +238,8 @@ pub fn check_space(folder: &Path, sizes: &[u64]) -> Result<()> {
     let fail = |e| Error::io("write into", folder, e);
     let mut files = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(fail)?;
-        probe(file.as_file_mut(), size).map_err(|(room, e)| match e.kind() {
+        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(fail)?;
+        probe(&mut file.as_file(), size).map_err(|(room, e)| match e.kind() {
             io::ErrorKind::FileTooLarge => no_room("write into", folder, size, Some(room), e),
             _ if is_full(&e) => {
                 let before: u64 = sizes[..i].iter().sum();

@@ -71,6 +71,15 @@ impl LabelMap {
         }
         Ok(Self { width, height, labels })
     }
+
+    /// Fails where a label is neither one of `classes` classes nor [`IGNORE`].
+    pub fn check_classes(&self, classes: usize) -> Result<()> {
+        match self.labels.iter().find(|&&label| label != IGNORE && usize::from(label) >= classes) {
+            Some(label) => Err(Error::invalid(format!("label {label}, and there are {classes} classes"))
+                .remedy("check the class list (--classes); labels are class indices, or 255 for ignore")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads a JPEG or PNG photograph of at most [`MAX_PIXELS`] as 8-bit RGB.

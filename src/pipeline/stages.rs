@@ -145,10 +145,12 @@ fn labelled_sample(
     samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
     augment: Recipe,
     exif: Exif,
+    classes: usize,
 ) -> MakeSample<(Tensor, Vec<u8>)> {
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
+        map.check_classes(classes).map_err(|e| e.in_file(labels))?;
         let made =
             augment.apply(&read_rgb(image, exif)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
         let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
@@ -171,7 +173,7 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::affinity(config.training.crop), &config.training);
-    let make = labelled_sample(samples, augment, stage.config.data.exif);
+    let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
     stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
@@ -196,7 +198,7 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::segmentation(recipe.crop), recipe);
-    let make = labelled_sample(samples, augment, stage.config.data.exif);
+    let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
     stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();

@@ -384,10 +384,11 @@ fn not_finite<S>(
     )
     .in_file(job.output)
     .remedy(match checkpoint::count(job.output) {
-        0 => "lower the learning rate, or look at those images with `seedwalk check-data`".to_string(),
+        0 => "start afresh with a lower learning rate, or look at those images with `seedwalk check-data`"
+            .to_string(),
         _ => format!(
-            "the last checkpoint is kept; start from it with a lower learning rate in another folder \
-             (--init {}), or look at those images with `seedwalk check-data`",
+            "the last checkpoint is kept; start with a lower learning rate, afresh or from that checkpoint \
+             in another folder (--init {}), or look at those images with `seedwalk check-data`",
             crate::show_path(job.output)
         ),
     })
