@@ -123,6 +123,12 @@ impl Error {
         self
     }
 
+    /// Adds a remedy where a deeper layer has none.
+    pub fn or_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy.get_or_insert_with(|| remedy.into());
+        self
+    }
+
     /// Puts words before the message, as in "while reading the list: …".
     pub fn context(mut self, words: impl fmt::Display) -> Self {
         self.0.message = format!("{words}: {}", self.0.message);

@@ -26,12 +26,7 @@ pub const LOCK_FILE: &str = ".seedwalk.lock";
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     create_folder(folder)?;
-    let file = tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        // Restricted by the umask, as any file that a program creates.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(|e| Error::io("write into", folder, e))?;
+    let file = temporary_file(folder)?;
     // Through the file itself: errors of `NamedTempFile` name the temporary file, which means nothing.
     let counted = Counted { inner: file.as_file(), bytes: 0, full: None };
     let mut writer = BufWriter::with_capacity(1 << 16, counted);
@@ -48,6 +43,25 @@ pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::R
     })?;
     file.persist(path).map_err(|e| fail(e.error))?;
     sync_folder(folder)
+}
+
+/// A new file under a temporary name.
+fn temporary_file(folder: &Path) -> Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(TEMPORARY_PREFIX)
+        // Restricted by the umask, as any file that a program creates.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(|e| match e.kind() {
+            // What cannot be found is not the folder: it was there a moment ago.
+            io::ErrorKind::NotFound if folder.is_dir() => {
+                Error::new(ErrorKind::Io, "no file can be made in this folder")
+                    .in_file(folder)
+                    .remedy("choose an output folder that can be written")
+            }
+            // The kind alone: the error's own words name the temporary file.
+            kind => Error::io("write into", folder, kind.into()),
+        })
 }
 
 /// Counts what is written. Once there is no more room it only counts on, so that the error can say what the
@@ -238,7 +252,7 @@ pub fn check_space(folder: &Path, sizes: &[u64]) -> Result<()> {
     let fail = |e| Error::io("write into", folder, e);
     let mut files = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
-        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(fail)?;
+        let file = temporary_file(folder)?;
         probe(&mut file.as_file(), size).map_err(|(room, e)| match e.kind() {
             io::ErrorKind::FileTooLarge => no_room("write into", folder, size, Some(room), e),
             _ if is_full(&e) => {

@@ -31,6 +31,7 @@ fn a_checkpoint_of_another_width_or_class_count_or_network_is_refused() {
         1,
         &["cam: ", "another configuration", "--overwrite"],
     );
+    place.fails(&format!("train-cam {TRAIN} --output cam --seed 9"), 1, &["cam: ", "another configuration"]);
     place.write("two.txt", "background\ncat\ndog\n");
     place.write("tags.csv", "000000,cat\n000001,dog\n");
     let line = format!("{MAPS} --weights w.safetensors --width 1/32 --classes two.txt --tags tags.csv");

@@ -67,6 +67,9 @@ fn flags_out_of_range_are_wrong_usage() {
     ] {
         place.fails(line, 2, &[word]);
     }
+    // Not wrong, and not to be had here.
+    place.fails("synth --output x --images 8 --device cuda", 1, &["cuda", "--device cpu"]);
+    place.fails("synth --output x --images 8 --precision bf16", 1, &["f32 only", "--precision"]);
     assert!(std::fs::read_dir(place.at("")).unwrap().next().is_none(), "something was written");
 }
 

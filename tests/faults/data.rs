@@ -176,7 +176,7 @@ fn a_mask_of_another_size_than_its_image_is_told_with_both_sizes() {
     write_labels(&place.at("labels/000004.png"), &LabelMap::new(40, 30, vec![0; 1200]).unwrap()).unwrap();
     let words = &["labels/000004.png", "40×30", "64×64"];
     for stage in ["train-segmentation", "train-affinity"] {
-        place.fails(&format!("{stage} {TRAIN} --labels labels --output net"), 1, words);
+        place.fails(&format!("{stage} {TRAIN} --labels labels --output {stage}"), 1, words);
     }
     place.fails("evaluate --data data --split train --predictions labels", 1, words);
     place.copy("labels", "data/SegmentationClass");
@@ -199,7 +199,7 @@ fn a_label_that_is_no_class_is_told() {
     write_labels(&place.at("labels/000004.png"), &LabelMap::new(64, 64, vec![99; 64 * 64]).unwrap()).unwrap();
     let words = &["labels/000004.png", "label 99", "7 classes"];
     for stage in ["train-segmentation", "train-affinity"] {
-        place.fails(&format!("{stage} {TRAIN} --labels labels --output net"), 1, words);
+        place.fails(&format!("{stage} {TRAIN} --labels labels --output {stage}"), 1, words);
     }
     place.fails("evaluate --data data --split train --predictions labels", 1, words);
 }
