@@ -61,7 +61,7 @@ impl Crf {
             },
         };
         let mut allowed = Config::preset(Preset::Paper);
-        allowed.crf.options = options.clone();
+        allowed.crf.options = options;
         allowed.check().map_err(Error::of_usage)?;
         let image = read_rgb(&self.image, self.exif.into())?;
         let scores = tensor(&self.probabilities, "probabilities")?;
