@@ -71,8 +71,9 @@ impl Run<'_> {
         let (key, name) = (stage.key(), stage.name);
         let plan = self.manifest.plan(name, &key, || stage.outputs())?;
         if self.dry {
-            let text =
-                if self.stale { "run again: a stage before it will run".into() } else { plan.to_string() };
+            // What was never done is not done again, whatever comes before it.
+            let again = self.stale && plan != Plan::Begin;
+            let text = if again { "run again: a stage before it will run".into() } else { plan.to_string() };
             self.stale |= plan != Plan::Skip;
             self.plans.push((name, text));
             let outputs = self.manifest.get(name).and_then(|entry| entry.outputs.clone());
