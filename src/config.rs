@@ -40,6 +40,15 @@ impl std::str::FromStr for Preset {
     }
 }
 
+impl std::fmt::Display for Preset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Paper => "paper",
+            Self::Psa => "psa",
+        })
+    }
+}
+
 /// Width of the backbone as a fraction of the full one, written `1/8` or `1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Width {

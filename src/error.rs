@@ -123,9 +123,27 @@ impl Error {
         self
     }
 
+    /// Adds a remedy where a deeper layer has none.
+    pub fn or_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy.get_or_insert_with(|| remedy.into());
+        self
+    }
+
     /// Puts words before the message, as in "while reading the list: …".
     pub fn context(mut self, words: impl fmt::Display) -> Self {
         self.0.message = format!("{words}: {}", self.0.message);
+        self
+    }
+
+    /// Adds words after the message, as in "…; 3 MiB are needed".
+    pub fn detail(mut self, words: impl fmt::Display) -> Self {
+        self.0.message = format!("{}; {words}", self.0.message);
+        self
+    }
+
+    /// The same failure, laid to the command line: a flag's value is at fault, so the exit code is 2.
+    pub fn of_usage(mut self) -> Self {
+        self.0.kind = ErrorKind::Usage;
         self
     }
 
@@ -204,6 +222,18 @@ pub fn show_path(path: &Path) -> String {
     out
 }
 
+/// A path in JSON without loss: a string, or its bytes in hexadecimal where it is not UTF-8.
+pub(crate) fn path_json(path: &Path) -> serde_json::Value {
+    use std::os::unix::ffi::OsStrExt;
+    match path.to_str() {
+        Some(text) => serde_json::json!(text),
+        None => {
+            let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+            serde_json::json!({ "bytes": hex })
+        }
+    }
+}
+
 fn remedy_for(source: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind as K;
     let words = match source.kind() {
@@ -215,6 +245,10 @@ fn remedy_for(source: &std::io::Error) -> Option<String> {
         K::ReadOnlyFilesystem => "choose an output folder that can be written",
         K::NotADirectory => "a part of the path is a file, not a folder",
         K::IsADirectory => "a file was expected, this is a folder",
+        K::AlreadyExists => "a file of this name is in the way; choose another, or move it away",
+        K::FileTooLarge => {
+            "files of this size are not allowed here: see `ulimit -f`, or choose a folder on another file system"
+        }
         _ => return None,
     };
     Some(words.to_string())
@@ -241,5 +275,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff\n/b"));
         assert_eq!(show_path(path), "a\\xff\\n/b");
+        assert_eq!(path_json(path), serde_json::json!({ "bytes": "61ff0a2f62" }));
+        assert_eq!(path_json(Path::new("ä")), serde_json::json!("ä"));
     }
 }

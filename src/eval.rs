@@ -97,7 +97,8 @@ fn same_size((height, width): (usize, usize), truth: &LabelMap) -> Result<()> {
         return Ok(());
     }
     let message = format!("the prediction is {width}×{height}, the mask {}×{}", truth.width, truth.height);
-    Err(Error::shape("evaluate", message))
+    Err(Error::shape("evaluate", message)
+        .remedy("predictions and masks have their photograph's own size; make these anew"))
 }
 
 fn no_class(what: &str, label: usize, classes: usize) -> Error {

@@ -25,17 +25,20 @@ fn flag() -> &'static Arc<AtomicBool> {
 }
 
 /// From here on the first SIGINT or SIGTERM is noted, for [`check_interrupted`]; the second ends the
-/// process.
+/// process. Writing beyond a limit on a file's size becomes an error like any other.
 ///
 /// # Errors
 /// The operating system refuses to register the handlers.
 pub fn handle_signals() -> Result<()> {
+    let cannot = |e| Error::new(ErrorKind::Io, format!("cannot handle signals: {e}"));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // In this order: the first signal finds the flag unset and sets it, the second finds it set.
         signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, flag().clone())
             .and_then(|_| signal_hook::flag::register(signal, flag().clone()))
-            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot handle signals: {e}")))?;
+            .map_err(cannot)?;
     }
+    // So that a write beyond a limit on a file's size fails and is told, where it would end the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map_err(cannot)?;
     Ok(())
 }
 

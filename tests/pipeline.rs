@@ -1,53 +1,17 @@
-//! The whole program on small data: all stages, any number of threads, broken off and gone on, bad input.
+//! The whole program on small data: all stages, any number of threads, broken off and gone on.
+
+mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-fn seedwalk(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_seedwalk")).args(arguments).args(["-q"]).output().unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use common::{configuration, results, seedwalk, text};
 
 fn synth(folder: &Path, images: usize) -> PathBuf {
     let data = folder.join("data");
     let out = seedwalk(&["synth", "--output", text(&data), "--images", &images.to_string(), "--seed", "3"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     data
-}
-
-/// A configuration that takes seconds: a backbone a thirty-second as wide, one epoch, small crops.
-fn configuration(folder: &Path, data: &Path, output: &str) -> PathBuf {
-    let training = "batch = 4\nepochs = 1\ncrop = 64\n";
-    let config = format!(
-        "[data]\nroot = {data:?}\n[output]\nfolder = {:?}\n[backbone]\nwidth = \"1/32\"\nlearn_statistics = true\n\
-         [cam]\nlong_side = [48, 80]\nscales = [1.0, 0.5]\n[cam.training]\n{training}[affinity.training]\n{training}\
-         [segmentation]\ndilation = 2\n[segmentation.training]\n{training}[walk]\nsteps = 16\n",
-        folder.join(output)
-    );
-    let path = folder.join(format!("{output}.toml"));
-    std::fs::write(&path, config).unwrap();
-    path
-}
-
-/// Name and contents of every result; times and locks left out.
-fn results(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    fn list(folder: &Path, root: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                list(&path, root, found);
-            } else if path.extension().is_some_and(|e| e == "png" || e == "safetensors") {
-                found.push((path.strip_prefix(root).unwrap().to_path_buf(), std::fs::read(&path).unwrap()));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    list(folder, folder, &mut found);
-    found.sort();
-    found
 }
 
 #[test]
@@ -111,95 +75,4 @@ fn threads_and_kills_do_not_show_in_the_results() {
         .unwrap();
     let plans = String::from_utf8(out.stdout).unwrap();
     assert_eq!(plans.lines().filter(|l| l.contains("skip")).count(), 7, "{plans}");
-}
-
-/// Runs, expects the exit code, and words in what it prints: `check-data` lists faults as its result.
-fn fails(arguments: &[&str], code: i32, words: &[&str]) {
-    let out = seedwalk(arguments);
-    let error = [out.stderr, out.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert_eq!(out.status.code(), Some(code), "{arguments:?}: {error}");
-    for word in words {
-        assert!(error.contains(word), "{arguments:?}: `{word}` is not in: {error}");
-    }
-}
-
-#[test]
-fn bad_input_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = synth(dir.path(), 8);
-    let at = |name: &str| dir.path().join(name);
-    fails(&["no-such-command"], 2, &["no-such-command"]);
-    fails(&["run"], 2, &["CONFIG.toml"]);
-    fails(&["run", "missing.toml"], 1, &["missing.toml"]);
-    let config = at("bad.toml");
-    std::fs::write(&config, "[walk]\nbetta = 1\n").unwrap();
-    fails(&["run", text(&config)], 1, &["bad.toml", "bad.toml:2", "betta", "`walk.beta`"]);
-    fails(&["synth", "--output", text(&config), "--images", "4"], 1, &["bad.toml"]);
-    fails(&["synth", "--output", text(&at("x")), "--images", "4", "--device", "cuda"], 1, &["cuda"]);
-
-    let train = |output: &str| {
-        vec![
-            "train-cam",
-            "--data",
-            text(&data),
-            "--split",
-            "train",
-            "--width",
-            "1/32",
-            "--epochs",
-            "1",
-            "--crop",
-            "32",
-        ]
-        .into_iter()
-        .map(String::from)
-        .chain(["--output".into(), text(&at(output)).to_string()])
-        .collect::<Vec<String>>()
-    };
-    let run = |a: Vec<String>| a;
-    let base = run(train("cam"));
-    let base: Vec<&str> = base.iter().map(String::as_str).collect();
-    assert!(seedwalk(&base).status.success());
-    // Another configuration into the same folder, and a checkpoint of another network.
-    let other: Vec<&str> = base.iter().copied().chain(["--seed", "9"]).collect();
-    fails(&other, 1, &["another configuration", "--overwrite"]);
-    fails(
-        &["segment", "--weights", text(&at("cam")), "--output", text(&at("m")), text(&data)],
-        1,
-        &["cam network"],
-    );
-
-    // A truncated photograph.
-    let photo = std::fs::read_dir(data.join("JPEGImages")).unwrap().next().unwrap().unwrap().path();
-    let whole = std::fs::read(&photo).unwrap();
-    std::fs::write(&photo, &whole[..whole.len() / 2]).unwrap();
-    fails(&["check-data", "--data", text(&data)], 1, &[photo.file_name().unwrap().to_str().unwrap()]);
-    std::fs::write(&photo, &whole).unwrap();
-    // A list that names a missing file, with its line.
-    let list = data.join("ImageSets/Segmentation/train.txt");
-    let ids = std::fs::read_to_string(&list).unwrap();
-    std::fs::write(&list, format!("{ids}nowhere\n")).unwrap();
-    fails(&base, 1, &["nowhere", "train.txt"]);
-    std::fs::write(&list, ids).unwrap();
-    // A damaged checkpoint.
-    let found = results(&at("cam")).into_iter().map(|(path, _)| at("cam").join(path));
-    let weights = found.max().unwrap();
-    let mut bytes = std::fs::read(&weights).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&weights, bytes).unwrap();
-    fails(
-        &[
-            "make-cams",
-            "--data",
-            text(&data),
-            "--split",
-            "train",
-            "--weights",
-            text(&at("cam")),
-            "--output",
-            text(&at("cams")),
-        ],
-        1,
-        &["cam"],
-    );
 }

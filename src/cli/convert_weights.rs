@@ -17,7 +17,6 @@ use crate::{Error, Result, show_path};
 /// them is ever executed. Convolution weights become channels last (O×KH×KW×I).
 #[derive(Args)]
 #[command(after_help = "Examples:
-  seedwalk convert-weights res38_cls.pth res38_cls.safetensors
   seedwalk convert-weights runs/cam backbone.safetensors --backbone --f16
   seedwalk convert-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38.safetensors")]
 pub(super) struct ConvertWeights {

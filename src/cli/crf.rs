@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::inputs::{ExifFlag, numbers, repeated, show_repeated, tensor};
 use super::session::{Outcome, Session, path_json};
+use crate::config::{Config, Preset};
 use crate::formats::image::read_rgb;
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::crf::{BilateralKernel, CrfOptions, DenseCrf, GaussianKernel};
-use crate::{Result, show_path};
+use crate::{Error, Result, show_path};
 
 /// Run the dense CRF on one image: a single step, for study and comparison
 ///
@@ -59,10 +60,16 @@ impl Crf {
                 weight: bilateral_weight,
             },
         };
+        let mut allowed = Config::preset(Preset::Paper);
+        allowed.crf.options = options;
+        allowed.check().map_err(Error::of_usage)?;
         let image = read_rgb(&self.image, self.exif.into())?;
         let scores = tensor(&self.probabilities, "probabilities")?;
-        let run =
-            || DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| e.in_file(&self.probabilities));
+        let run = || {
+            DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| {
+                e.in_file(&self.probabilities).remedy("`probabilities` is L×H×W, of the photograph's size")
+            })
+        };
         let (q, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("q", &q)], Dtype::F32, &[])?;
         let text = format!("{}: {}", show_repeated(&seconds), show_path(&self.output));

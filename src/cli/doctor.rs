@@ -131,7 +131,7 @@ fn memory() -> Finding {
 
 /// Whether the current folder, where results go by default, can be written.
 fn folder() -> Finding {
-    let probe = crate::formats::atomic::check_space(Path::new("."), 1 << 20);
+    let probe = crate::formats::atomic::check_space(Path::new("."), &[1 << 20]);
     match probe {
         Ok(()) => Finding::new("folder", Status::Ok, "the current folder can be written"),
         Err(e) => Finding::new("folder", Status::Note, format!("the current folder: {}", e.message()))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{Data, check_folder_classes};
+use super::inputs::Data;
 use super::session::{Outcome, Session};
 use crate::data::{Dataset, TagUse};
 use crate::eval::ConfusionMatrix;
@@ -55,11 +55,8 @@ impl Evaluate {
                 .in_file(&data.root)
                 .remedy("masks lie in SegmentationClass/ID.png, or beside images in lists of pairs"));
         }
-        let predictions = self.predictions.as_deref().map(|folder| {
-            check_folder_classes(folder, &data)?;
-            score_labels(&data, folder)
-        });
-        let predictions = predictions.transpose()?;
+        let predictions =
+            self.predictions.as_deref().map(|folder| score_labels(&data, folder)).transpose()?;
         let maps = self.cams.as_deref().map(|folder| self.maps(&data, folder)).transpose()?;
 
         let (mut text, mut json) = (String::new(), Map::new());

@@ -80,10 +80,9 @@ impl Forward {
 
     /// The network's tensors and the seconds of each run; reading weights is not counted.
     fn infer(&self, config: &Config, input: &Tensor, h: usize, w: usize) -> Result<(Named, Vec<f64>)> {
-        let weights = &self.weights.weights;
         match self.network {
             Kind::Cam => {
-                let loaded = load_cam(weights, config)?;
+                let loaded = self.weights.load(config, load_cam)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let own = [("logits", out.logits), ("class_activation_maps", out.class_activation_maps)];
@@ -91,7 +90,7 @@ impl Forward {
                 })
             }
             Kind::Affinity => {
-                let loaded = load_affinity(weights, config)?;
+                let loaded = self.weights.load(config, load_affinity)?;
                 let pairs = inference_pairs(&loaded.config)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
@@ -104,7 +103,7 @@ impl Forward {
                 })
             }
             Kind::Segmentation => {
-                let loaded = load_segmentation(weights, config)?;
+                let loaded = self.weights.load(config, load_segmentation)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let [_, gh, gw, c] = out.logits.nhwc("logits")?;

@@ -10,9 +10,9 @@ use super::session::{Outcome, Session, path_json};
 use crate::config::{Config, DataConfig, Preset, Width};
 use crate::data::{Dataset, DatasetOptions, TagUse};
 use crate::formats::image::Exif;
-use crate::formats::label_png::read_class_list;
 use crate::formats::safetensors::read_tensors;
 use crate::pipeline::images::StageCount;
+use crate::pipeline::networks::Loaded;
 use crate::pipeline::training::class_mismatch;
 use crate::tensor::Tensor;
 use crate::{Error, Result, show_path};
@@ -121,6 +121,33 @@ impl Weights {
         config.backbone.width = self.width.unwrap_or(config.backbone.width);
         Ok(config)
     }
+
+    /// Loads the weights by `load`. A checkpoint says itself what its network is like; flags that say
+    /// otherwise are refused, not passed over.
+    pub fn load<N>(
+        &self,
+        config: &Config,
+        load: impl Fn(&Path, &Config) -> Result<Loaded<N>>,
+    ) -> Result<Loaded<N>> {
+        let loaded = load(&self.weights, config)?;
+        let (preset, width) = (loaded.config.preset, loaded.config.backbone.width);
+        let refused = |what: &str, has: String, asked: String| {
+            Error::invalid(format!("a checkpoint of {what} {has}, --{what} asks for {asked}"))
+                .in_file(&self.weights)
+                .remedy(format!("leave out --{what}: a checkpoint says what it is"))
+        };
+        match (self.preset, self.width) {
+            (Some(asked), _) if asked != preset => {
+                Err(refused("preset", preset.to_string(), asked.to_string()))
+            }
+            (_, Some(asked))
+                if asked.numerator() * width.denominator() != width.numerator() * asked.denominator() =>
+            {
+                Err(refused("width", width.to_string(), asked.to_string()))
+            }
+            _ => Ok(loaded),
+        }
+    }
 }
 
 /// `--exif`.
@@ -139,14 +166,6 @@ impl From<ExifFlag> for Exif {
             ExifFlag::Ignore => Self::Ignore,
         }
     }
-}
-
-/// Fails where a folder of label PNGs says that they were made with another class list.
-pub(super) fn check_folder_classes(folder: &Path, data: &Dataset) -> Result<()> {
-    if !folder.is_dir() {
-        return Err(Error::io("open", folder, std::io::ErrorKind::NotFound.into()));
-    }
-    check_classes(read_class_list(folder)?.as_deref(), data, folder)
 }
 
 /// Fails where a file or folder was made with another class list than the data set's; both are shown.
@@ -196,6 +215,7 @@ pub(super) fn tensor(path: &Path, name: &str) -> Result<Tensor> {
     file.into_pairs().into_iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor).ok_or_else(|| {
         let there = if names.is_empty() { "no tensor at all".to_string() } else { names.join(", ") };
         Error::malformed(path, format!("no tensor `{name}`; the file has {there}"))
+            .remedy("`seedwalk COMMAND --help` says which tensors a step reads, and in which form")
     })
 }
 

@@ -10,7 +10,7 @@ use super::session::{Outcome, Session};
 use super::stage_folder::{StageFolder, ids, source_of};
 use crate::Result;
 use crate::data::TagUse;
-use crate::formats::label_png::write_class_list;
+use crate::pipeline::images::check_folder_classes;
 use crate::pipeline::make_affinity_labels::make_affinity_labels;
 
 /// Make affinity labels: the confident parts of the maps, by two dense CRFs
@@ -39,12 +39,12 @@ impl MakeAffinityLabels {
     pub fn run(self, session: &Session) -> Result<Outcome> {
         let mut config = session.config(None, None)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
+        check_folder_classes(&self.cams, &data)?;
         let parts = [source_of(&self.cams)?, json!([config.affinity_labels, config.data.exif]).to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.png"), format!("scores/{id}.safetensors")];
         let _folder =
             StageFolder::open(session, &self.output, "make-affinity-labels", &parts, &ids(&data), files)?;
-        write_class_list(&self.output, data.classes.names())?;
         let (scores, progress) = (self.scores, &session.progress);
         let count = make_affinity_labels(&data, &self.cams, &config, scores, &self.output, progress)?;
         Ok(counted(count, &self.output))

@@ -9,8 +9,9 @@ use super::inputs::{Data, Weights, check_class_count, check_classes, counted};
 use super::session::{Outcome, Session, path_json};
 use super::stage_folder::{StageFolder, ids, weights_of};
 use crate::config::Config;
-use crate::data::{Classes, TagUse};
+use crate::data::{Classes, TagUse, id_of_file};
 use crate::formats::image::read_rgb;
+use crate::formats::label_png::write_class_list;
 use crate::nn::CamNet;
 use crate::pipeline::make_cams::{CamFormat, class_maps_of, make_cams, write_cams};
 use crate::pipeline::networks::{Loaded, load_cam};
@@ -72,7 +73,7 @@ impl MakeCams {
     fn list(&self, session: &Session, mut config: Config) -> Result<Outcome> {
         let data = self.data.open(session, &mut config, TagUse::Needed)?;
         let weights = &self.weights.weights;
-        let loaded = load_cam(weights, &config)?;
+        let loaded = self.weights.load(&config, load_cam)?;
         check_classes(loaded.classes.as_deref(), &data, weights)?;
         check_class_count(loaded.network.classes, &data, weights)?;
         let _folder = self.folder(session, &loaded, &ids(&data))?;
@@ -101,23 +102,22 @@ impl MakeCams {
     }
 
     fn one(&self, session: &Session, config: &Config, path: &Path) -> Result<Outcome> {
-        let loaded = load_cam(&self.weights.weights, config)?;
-        let names = match (self.data.class_file(), &loaded.classes) {
+        let loaded = self.weights.load(config, load_cam)?;
+        let all = match (self.data.class_file(), &loaded.classes) {
             (Some(file), _) => Classes::read(file)?.names().to_vec(),
             (None, Some(names)) => names.clone(),
             (None, None) => Classes::voc().names().to_vec(),
         };
-        let names = names.get(1..).unwrap_or_default();
+        let names = all.get(1..).unwrap_or_default();
         let present = present(&self.labels, names)?;
         let image = read_rgb(path, self.data.exif())?;
-        let id = path.file_stem().and_then(|s| s.to_str()).ok_or_else(|| {
-            Error::invalid("the image's name, which names its maps, is not UTF-8").in_file(path)
-        })?;
-        let _folder = self.folder(session, &loaded, &[id.to_string()])?;
+        let id = id_of_file(Path::new(path.file_stem().unwrap_or_default()));
+        let _folder = self.folder(session, &loaded, std::slice::from_ref(&id))?;
         let (network, parameters, config) = (&loaded.network, &loaded.parameters, &loaded.config);
         let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)
             .map_err(|e| e.in_file(path))?;
-        write_cams(&self.output, id, &image, &maps, &present, names, self.format.into())?;
+        write_class_list(&self.output, &all)?;
+        write_cams(&self.output, &id, &image, &maps, &present, names, self.format.into())?;
         let classes: Vec<&str> = present.iter().map(|&c| names[c].as_str()).collect();
         let text = format!("{}: {}", show_path(path), classes.join(", "));
         Ok(Outcome::new(text, json!({ "output": path_json(&self.output), "id": id, "classes": classes })))

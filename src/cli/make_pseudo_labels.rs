@@ -10,7 +10,7 @@ use super::session::{Outcome, Session};
 use super::stage_folder::{StageFolder, ids, source_of, weights_of};
 use crate::Result;
 use crate::data::TagUse;
-use crate::formats::label_png::write_class_list;
+use crate::pipeline::images::check_folder_classes;
 use crate::pipeline::make_pseudo_labels::make_pseudo_labels;
 use crate::pipeline::networks::load_affinity;
 
@@ -40,7 +40,7 @@ impl MakePseudoLabels {
         let mut config = self.weights.config(session)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
         let weights = &self.weights.weights;
-        let loaded = load_affinity(weights, &config)?;
+        let loaded = self.weights.load(&config, load_affinity)?;
         let settings = json!([
             config.preset,
             config.backbone.width,
@@ -49,6 +49,7 @@ impl MakePseudoLabels {
             config.affinity,
             config.data.exif
         ]);
+        check_folder_classes(&self.cams, &data)?;
         let parts = [weights_of(weights)?, source_of(&self.cams)?, settings.to_string()];
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let files = |id: &str| vec![format!("{id}.png")];
@@ -56,9 +57,6 @@ impl MakePseudoLabels {
             |folder| StageFolder::open(session, folder, "make-pseudo-labels", &parts, &ids(&data), files);
         let _folder = open(&self.output)?;
         let _revised = self.revised.as_deref().map(open).transpose()?;
-        for folder in std::iter::once(&self.output).chain(&self.revised) {
-            write_class_list(folder, data.classes.names())?;
-        }
         let (network, parameters) = (&loaded.network, &loaded.parameters);
         let (revised, progress) = (self.revised.as_deref(), &session.progress);
         let count = make_pseudo_labels(

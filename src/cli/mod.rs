@@ -106,12 +106,22 @@ impl Command {
 /// Runs the command that the arguments name (the program's own name first) and prints what comes of it.
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way too. Nobody is left to tell of a closed pipe.
+        // Help and version come this way too. Nobody is left to tell of a closed pipe.
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = error.print();
+            if arguments.iter().any(|a| a == "--json") {
+                let text = error.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                session::print_json_error(&crate::Error::usage(text.trim_end()));
+            }
+            return ExitCode::from(2);
         }
     };
     let json = cli.common.json;

@@ -47,7 +47,7 @@ impl Run {
         if let Some(folder) = self.output {
             config.output.folder = folder;
         }
-        config.check()?;
+        config.check().map_err(Error::of_usage)?;
         if self.print_config {
             return Ok(Outcome::new(config.to_toml()?, json!(config)));
         }

@@ -11,7 +11,7 @@ use super::inputs::{ExifFlag, Weights};
 use super::session::{Outcome, Session, path_json};
 use super::stage_folder::{StageFolder, weights_of};
 use crate::config::Config;
-use crate::data::{Dataset, DatasetOptions, TagUse};
+use crate::data::{Dataset, DatasetOptions, TagUse, id_of_file};
 use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
 use crate::formats::label_png::{voc_colour, write_class_list, write_labels};
 use crate::nn::SegmentationNet;
@@ -55,7 +55,7 @@ impl Segment {
     pub fn run(self, session: &Session) -> Result<Outcome> {
         let config = self.weights.config(session)?;
         let photographs = photographs(&self.inputs)?;
-        let loaded = load_segmentation(&self.weights.weights, &config)?;
+        let loaded = self.weights.load(&config, load_segmentation)?;
         let settings =
             json!([loaded.config.preset, loaded.config.backbone.width, settings_of(&loaded.config)]);
         let exif = if self.exif == ExifFlag::Apply { "apply" } else { "ignore" };
@@ -154,8 +154,7 @@ fn photographs(inputs: &[PathBuf]) -> Result<Vec<Photograph>> {
             let folder = Dataset::open(input, &options)?;
             found.extend(folder.samples.into_iter().map(|s| Photograph { id: s.id, path: s.image }));
         } else {
-            // Names that are not UTF-8 are kept apart by their bytes.
-            let id = show_path(Path::new(input.file_stem().unwrap_or_default()));
+            let id = id_of_file(Path::new(input.file_stem().unwrap_or_default()));
             found.push(Photograph { id, path: input.clone() });
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
 use crate::device::Device;
+pub(super) use crate::error::path_json;
 use crate::progress::{Progress, handle_signals, print_line};
 use crate::{Error, ErrorKind, Position, Result};
 
@@ -150,6 +151,11 @@ pub(super) fn finish(outcome: Result<Outcome>, json: bool) -> u8 {
     }
 }
 
+/// Prints an error as the one object on standard output. A closed pipe is no news.
+pub(super) fn print_json_error(error: &Error) {
+    let _ = writeln!(std::io::stdout(), "{}", json!({ "error": describe(error) }));
+}
+
 /// Prints an error: its cause, then what to do.
 fn tell(error: &Error) {
     print_line(&format!("error: {error}"));
@@ -173,18 +179,6 @@ fn describe(error: &Error) -> Value {
         value["remedy"] = json!(remedy);
     }
     value
-}
-
-/// A path in JSON without loss: a string, or its bytes in hexadecimal where it is not UTF-8.
-pub(super) fn path_json(path: &Path) -> Value {
-    use std::os::unix::ffi::OsStrExt;
-    match path.to_str() {
-        Some(text) => json!(text),
-        None => {
-            let hex: String = path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-            json!({ "bytes": hex })
-        }
-    }
 }
 
 /// The library's log, on standard error above the bars.
@@ -219,13 +213,5 @@ mod tests {
             "message": "unknown class", "exit_code": 1, "file": "a.csv", "line": 3, "remedy": "mend it"
         });
         assert_eq!(describe(&error), expected);
-    }
-
-    #[test]
-    fn paths_that_are_not_utf8_keep_their_bytes() {
-        use std::os::unix::ffi::OsStrExt;
-        let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff"));
-        assert_eq!(path_json(path), json!({ "bytes": "61ff" }));
-        assert_eq!(path_json(Path::new("ä")), json!("ä"));
     }
 }

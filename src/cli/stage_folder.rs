@@ -50,7 +50,7 @@ impl StageFolder {
     ) -> Result<Self> {
         let lock = FolderLock::acquire(folder)?;
         sweep(folder)?;
-        check_space(folder, SPACE)?;
+        check_space(folder, &[SPACE])?;
         let mut all = vec![stage];
         all.extend(parts);
         let key = key_of(&all);

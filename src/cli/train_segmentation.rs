@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::inputs::{Data, check_folder_classes};
+use super::inputs::Data;
 use super::session::{Outcome, Session};
 use super::training_flags::{TrainingFlags, trained};
 use crate::Result;
 use crate::data::TagUse;
+use crate::pipeline::images::check_folder_classes;
 use crate::pipeline::stages::{TrainStage, train_segmentation};
 
 /// Train the segmentation network on pseudo labels, or on any label PNGs
@@ -30,6 +31,7 @@ impl TrainSegmentation {
     pub fn run(self, session: &Session) -> Result<Outcome> {
         let mut config = self.flags.config(session, |c| &mut c.segmentation.training)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
+        // Before an earlier training is removed for this one.
         check_folder_classes(&self.labels, &data)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);

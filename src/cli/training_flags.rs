@@ -9,7 +9,7 @@ use super::session::{Outcome, Session, path_json};
 use super::stage_folder::clear_training;
 use crate::config::{Config, Preset, TrainingConfig, Width};
 use crate::pipeline::training::TrainingSummary;
-use crate::{Result, show_path};
+use crate::{Error, Result, show_path};
 
 /// Flags of a training; they win over the configuration file.
 #[derive(Args)]
@@ -66,7 +66,8 @@ impl TrainingFlags {
         over(self.batch, &mut training.batch);
         over(self.crop, &mut training.crop);
         training.learning_rate = self.learning_rate.unwrap_or(training.learning_rate);
-        config.check()?;
+        // The file was checked when it was read.
+        config.check().map_err(Error::of_usage)?;
         Ok(config)
     }
 

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::inputs::{repeated, show_repeated, tensor};
 use super::session::{Outcome, Session, path_json};
+use crate::config::{Config, Preset};
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::affinity::Stencil;
 use crate::ops::walk::Transition;
-use crate::{Result, show_path};
+use crate::{Error, Result, show_path};
 
 /// Run the random walk on one image's affinities: a single step, for study and comparison
 ///
@@ -46,13 +47,19 @@ pub(super) struct Walk {
 
 impl Walk {
     pub fn run(self, _session: &Session) -> Result<Outcome> {
+        let mut allowed = Config::preset(Preset::Paper);
+        allowed.walk.beta = self.beta;
+        allowed.check().map_err(Error::of_usage)?;
         let affinities = tensor(&self.affinities, "affinities")?;
         let maps = tensor(&self.maps, "maps")?;
         let stencil = Stencil::new(self.radius as usize, false)?;
         let run = || {
-            let transition =
-                Transition::new(&affinities, &stencil, self.beta).map_err(|e| e.in_file(&self.affinities))?;
-            transition.walk(&maps, self.steps as usize).map_err(|e| e.in_file(&self.maps))
+            let transition = Transition::new(&affinities, &stencil, self.beta).map_err(|e| {
+                e.in_file(&self.affinities).remedy("`affinities` is a plane for each pair of --radius, P×h×w")
+            })?;
+            transition
+                .walk(&maps, self.steps as usize)
+                .map_err(|e| e.in_file(&self.maps).remedy("`maps` is L×h×w, on the grid of the affinities"))
         };
         let (walked, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("maps", &walked)], Dtype::F32, &[])?;

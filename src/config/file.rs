@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// The lines of a file's keys, by their dotted paths.
 type Lines = BTreeMap<String, usize>;
 
+/// What to do about a key or value that cannot be.
+const PRINTED: &str = "`seedwalk run --print-config` prints every key with a value that is allowed";
+
 impl Config {
     /// The configuration of a command: the preset's defaults, the file's values over them. A preset that
     /// is named here wins over the file's own.
@@ -23,9 +26,11 @@ impl Config {
         let Some(path) = path else { return Ok(Self::preset(preset.unwrap_or(Preset::Paper))) };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let text = String::from_utf8(bytes).map_err(|e| {
-            Error::malformed(path, "not UTF-8, so no TOML").at_offset(e.utf8_error().valid_up_to() as u64)
+            Error::malformed(path, "not UTF-8, so no TOML")
+                .at_offset(e.utf8_error().valid_up_to() as u64)
+                .remedy("save the file as UTF-8")
         })?;
-        parse(&text, preset).map_err(|e| e.in_file(path))
+        parse(&text, preset).map_err(|e| e.in_file(path).or_remedy(PRINTED))
     }
 
     /// Reads a configuration file: its values over its preset's.
@@ -42,7 +47,7 @@ impl Config {
     /// Text that is not TOML; an unknown key, with the nearest known one; a value of another type or out
     /// of range. Each names file and line.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
-        parse(text, None).map_err(|e| e.in_file(path))
+        parse(text, None).map_err(|e| e.in_file(path).or_remedy(PRINTED))
     }
 
     /// Checks every value's range: after flags were put over a file.
@@ -202,7 +207,7 @@ fn unknown(path: &str, known: &[String]) -> Error {
     let nearest = known.iter().map(|k| (likeness(k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
         Some((likeness, key)) if likeness >= 0.5 => error.remedy(format!("the nearest known key is `{key}`")),
-        _ => error.remedy("`seedwalk run --print-config` prints every key"),
+        _ => error.remedy(PRINTED),
     }
 }
 

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::error::path_json;
 use crate::{Error, show_path};
 
 /// One thing that is wrong with a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The file at fault, escaped where it is not UTF-8.
-    pub file: String,
+    /// The file at fault.
+    #[serde(serialize_with = "without_loss")]
+    pub file: PathBuf,
     /// The line in it, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
@@ -19,15 +21,16 @@ pub struct Fault {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    #[serde(skip)]
-    path: PathBuf,
+}
+
+fn without_loss<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    path_json(path).serialize(serializer)
 }
 
 impl Fault {
     /// A fault in a file.
     pub(super) fn new(path: &Path, message: impl Into<String>) -> Self {
-        let file = show_path(path);
-        Self { file, line: None, message: message.into(), remedy: None, path: path.to_path_buf() }
+        Self { file: path.to_path_buf(), line: None, message: message.into(), remedy: None }
     }
 
     /// Names the line.
@@ -45,9 +48,10 @@ impl Fault {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = show_path(&self.file);
         match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file, self.message),
-            None => write!(f, "{}: {}", self.file, self.message),
+            Some(line) => write!(f, "{file}:{line}: {}", self.message),
+            None => write!(f, "{file}: {}", self.message),
         }
     }
 }
@@ -80,7 +84,7 @@ pub(super) fn into_error(faults: &[Fault]) -> Option<Error> {
     if faults.len() > TOLD {
         message += &format!("\nand {} more", faults.len() - TOLD);
     }
-    let mut error = Error::malformed(&first.path, message);
+    let mut error = Error::malformed(&first.file, message);
     if let Some(line) = first.line {
         error = error.at_line(line);
     }

@@ -1,6 +1,7 @@
 //! Ids: what names a sample in lists, tags and outputs.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 /// File name endings of photographs, in the order in which they are looked for.
@@ -49,6 +50,24 @@ pub(super) fn why_unsafe(id: &str) -> Option<&'static str> {
     (plain != id.len() + 1).then_some("contains `.` or an empty name as a folder")
 }
 
+/// The id of a file found in a folder, from its path below it with the ending of a photograph or without.
+/// What cannot stand in an id (bytes that are not UTF-8, control characters, backslashes) is written as
+/// `%` and two hexadecimal digits.
+pub(crate) fn id_of_file(relative: &Path) -> String {
+    let mut id = String::new();
+    for chunk in relative.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| id += &format!("%{byte:02X}"));
+            } else {
+                id.push(c);
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| id += &format!("%{byte:02X}"));
+    }
+    id
+}
+
 /// Ids seen so far with their lines, to find repetitions.
 #[derive(Default)]
 pub(super) struct SeenIds {
@@ -74,6 +93,21 @@ impl SeenIds {
                     format!("id `{id}` differs only in case from `{other}`{place}")
                 })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_file_name_becomes_a_safe_id() {
+        let id = |bytes: &[u8]| id_of_file(Path::new(std::ffi::OsStr::from_bytes(bytes)));
+        assert_eq!(id("ä b/c.jpg".as_bytes()), "ä b/c.jpg");
+        assert_eq!(id(b"a\xff\\\n.jpg"), "a%FF%5C%0A.jpg");
+        for name in [b"a\xff".as_slice(), b"\xfe/\\", "\u{85}".as_bytes()] {
+            assert_eq!(why_unsafe(&id(name)), None);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::classes::nearest;
 use super::fault::Fault;
-use super::ids::{IMAGE_ENDINGS, is_image, why_unsafe, without_ending};
+use super::ids::{IMAGE_ENDINGS, id_of_file, is_image, why_unsafe, without_ending};
 use super::list::Entry;
 use crate::{Error, Result};
 
@@ -65,7 +65,7 @@ impl Layout {
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub fn photographs(&self, faults: &mut Vec<Fault>) -> Result<Vec<(String, String)>> {
+    pub fn photographs(&self, faults: &mut Vec<Fault>) -> Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
         let mut folders = vec![self.images.clone()];
         while let Some(folder) = folders.pop() {
@@ -83,12 +83,14 @@ impl Layout {
                 if kind.is_ok_and(|k| k.is_dir()) {
                     folders.push(path);
                 } else if is_image(&path) {
-                    match (below(&path, &self.images), below(&path, &self.root)) {
-                        (Some(id), Some(path)) => found.push((without_ending(&id).to_string(), path)),
-                        _ => faults.push(
-                            Fault::new(&path, "the name is not UTF-8 or not safe as an id")
-                                .remedy("rename the file"),
-                        ),
+                    let id = id_of_file(path.strip_prefix(&self.images).unwrap_or(&path));
+                    let id = without_ending(&id);
+                    match (why_unsafe(id), path.strip_prefix(&self.root)) {
+                        (None, Ok(below)) => found.push((id.to_string(), below.to_path_buf())),
+                        (why, _) => {
+                            let message = format!("its name {}", why.unwrap_or("leads out of the folder"));
+                            faults.push(Fault::new(&path, message).remedy("rename the file"));
+                        }
                     }
                 }
             }
@@ -96,12 +98,6 @@ impl Layout {
         found.sort();
         Ok(found)
     }
-}
-
-/// A path below a folder as an id would be written.
-fn below(path: &Path, folder: &Path) -> Option<String> {
-    let relative = path.strip_prefix(folder).ok()?.to_str()?;
-    why_unsafe(relative).is_none().then(|| relative.to_string())
 }
 
 /// The file of a list, by name or path.

@@ -1,6 +1,6 @@
 //! Lists of a split: an id a line, or the path of a photograph, or that and the path of its mask.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
 use super::ids::{SeenIds, is_image, why_unsafe, without_ending};
@@ -12,7 +12,7 @@ pub(super) struct Entry {
     /// Names the sample.
     pub id: String,
     /// The photograph's path below the root, where the line gives one.
-    pub image: Option<String>,
+    pub image: Option<PathBuf>,
     /// The mask's path below the root, where the line gives one.
     pub mask: Option<String>,
     /// Line, from 1.
@@ -49,7 +49,7 @@ fn entry(text: &str, line: usize) -> Result<Entry, String> {
     };
     match why_unsafe(&id) {
         Some(why) => Err(format!("id `{}` {why}", id.escape_debug())),
-        None => Ok(Entry { id, image, mask, line }),
+        None => Ok(Entry { id, image: image.map(PathBuf::from), mask, line }),
     }
 }
 
@@ -97,8 +97,10 @@ mod tests {
              sub/y.JPG\n\"d e/z.png\" \"m n/z.png\"\nv1.2\n",
         );
         assert_eq!(faults, []);
-        let got: Vec<_> =
-            entries.iter().map(|e| (e.line, e.id.as_str(), e.image.as_deref(), e.mask.as_deref())).collect();
+        let got: Vec<_> = entries
+            .iter()
+            .map(|e| (e.line, e.id.as_str(), e.image.as_ref().and_then(|p| p.to_str()), e.mask.as_deref()))
+            .collect();
         assert_eq!(
             got,
             [

@@ -22,3 +22,4 @@ pub use check::{ClassCount, Report, check_data};
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetOptions, Sample, TagUse};
 pub use fault::Fault;
+pub(crate) use ids::id_of_file;

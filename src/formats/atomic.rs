@@ -26,19 +26,91 @@ pub const LOCK_FILE: &str = ".seedwalk.lock";
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     create_folder(folder)?;
+    let file = temporary_file(folder)?;
+    // Through the file itself: errors of `NamedTempFile` name the temporary file, which means nothing.
+    let counted = Counted { inner: file.as_file(), bytes: 0, full: None };
+    let mut writer = BufWriter::with_capacity(1 << 16, counted);
     let fail = |e| Error::io("write", path, e);
-    let file = tempfile::Builder::new()
+    write(&mut writer).map_err(fail)?;
+    let Counted { bytes, full, .. } = writer.into_inner().map_err(|e| fail(e.into_error()))?;
+    if let Some((room, e)) = full {
+        return Err(no_room("write", path, bytes, Some(room), e));
+    }
+    // Some file systems find only now that they are full.
+    file.as_file().sync_all().map_err(|e| match is_full(&e) {
+        true => no_room("write", path, bytes, None, e),
+        false => fail(e),
+    })?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    sync_folder(folder)
+}
+
+/// A new file under a temporary name.
+fn temporary_file(folder: &Path) -> Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         // Restricted by the umask, as any file that a program creates.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
-        .map_err(|e| Error::io("write into", folder, e))?;
-    let mut writer = BufWriter::with_capacity(1 << 16, file);
-    write(&mut writer).map_err(fail)?;
-    let file = writer.into_inner().map_err(|e| fail(e.into_error()))?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
-    sync_folder(folder)
+        .map_err(|e| match e.kind() {
+            // What cannot be found is not the folder: it was there a moment ago.
+            io::ErrorKind::NotFound if folder.is_dir() => {
+                Error::new(ErrorKind::Io, "no file can be made in this folder")
+                    .in_file(folder)
+                    .remedy("choose an output folder that can be written")
+            }
+            // The kind alone: the error's own words name the temporary file.
+            kind => Error::io("write into", folder, kind.into()),
+        })
+}
+
+/// Counts what is written. Once there is no more room it only counts on, so that the error can say what the
+/// whole file needs.
+struct Counted<W> {
+    inner: W,
+    bytes: u64,
+    /// How many bytes there was room for, and what the system said then.
+    full: Option<(u64, io::Error)>,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &self.full {
+            Some(_) => bytes.len(),
+            None => match self.inner.write(bytes) {
+                Err(e) if is_full(&e) => {
+                    self.full = Some((self.bytes, e));
+                    bytes.len()
+                }
+                written => written?,
+            },
+        };
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.full.is_some() { Ok(()) } else { self.inner.flush() }
+    }
+}
+
+/// Whether the system has no room for more: a full disk, a quota, a limit on a file's size.
+fn is_full(e: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// The error of a full disk: how much is needed, how much there is room for.
+fn no_room(action: &str, path: &Path, needed: u64, room: Option<u64>, e: io::Error) -> Error {
+    let (needed, room) = (show_bytes(needed.into()), room.map(|room| show_bytes(room.into())));
+    let words = match (room, e.kind()) {
+        (None, _) => format!("{needed} are needed"),
+        (Some(room), io::ErrorKind::FileTooLarge) => {
+            format!("{needed} are needed in one file, {room} are allowed")
+        }
+        (Some(room), _) => format!("{needed} are needed, about {room} are free"),
+    };
+    Error::io(action, path, e).detail(words)
 }
 
 /// Makes a folder and those above it, durably.
@@ -57,7 +129,12 @@ pub fn create_folder(folder: &Path) -> Result<()> {
         Ok(()) => sync_folder(above),
         // Another thread made it meanwhile.
         Err(_) if folder.is_dir() => Ok(()),
-        Err(e) => Err(Error::io("create the folder", folder, e)),
+        Err(e) => {
+            let missing = e.kind() == io::ErrorKind::NotFound;
+            let error = Error::io("create the folder", folder, e);
+            // The folder above is there, and is of a kind that holds no folders of ours.
+            Err(if missing { error.remedy("choose an output folder that can be written") } else { error })
+        }
     }
 }
 
@@ -164,32 +241,29 @@ pub fn sweep(folder: &Path) -> Result<usize> {
     Ok(removed)
 }
 
-/// Makes sure that `needed` bytes can be written into `folder`, by writing them to a temporary file that
-/// is removed at once: that holds for quotas, reserved blocks and every file system alike. The bytes are
-/// not synced, so they mostly never reach the disk.
+/// Makes sure that files of these sizes in bytes have room in `folder` beside each other, by writing them
+/// under temporary names that are removed at once: that holds for quotas, reserved blocks, limits on a
+/// file's size and every file system alike. The bytes are not synced, so they mostly never reach the disk.
 ///
 /// # Errors
 /// A folder that cannot be written; too little space, with needed and free bytes.
-pub fn check_space(folder: &Path, needed: u64) -> Result<()> {
+pub fn check_space(folder: &Path, sizes: &[u64]) -> Result<()> {
     create_folder(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        .tempfile_in(folder)
-        .map_err(|e| Error::io("write into", folder, e))?;
-    probe(file.as_file_mut(), needed).map_err(|(free, e)| {
-        let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if !full {
-            return Error::io("write into", folder, e);
-        }
-        let message = format!(
-            "{} are needed here, about {} are free",
-            show_bytes(needed.into()),
-            show_bytes(free.into())
-        );
-        Error::new(ErrorKind::Io, message)
-            .in_file(folder)
-            .remedy("free some space or choose another output folder")
-    })
+    let fail = |e| Error::io("write into", folder, e);
+    let mut files = Vec::new();
+    for (i, &size) in sizes.iter().enumerate() {
+        let file = temporary_file(folder)?;
+        probe(&mut file.as_file(), size).map_err(|(room, e)| match e.kind() {
+            io::ErrorKind::FileTooLarge => no_room("write into", folder, size, Some(room), e),
+            _ if is_full(&e) => {
+                let before: u64 = sizes[..i].iter().sum();
+                no_room("write into", folder, sizes.iter().sum(), Some(before + room), e)
+            }
+            _ => fail(e),
+        })?;
+        files.push(file);
+    }
+    Ok(())
 }
 
 /// Writes `needed` bytes; a failure comes with how many could be written.
@@ -257,7 +331,7 @@ mod tests {
         std::fs::write(dir.path().join("file"), "").unwrap();
         let inside = dir.path().join("file/x");
         assert_eq!(write_atomically(&inside, |_| Ok(())).unwrap_err().kind(), ErrorKind::Io);
-        assert!(check_space(&inside, 10).is_err());
+        assert!(check_space(&inside, &[10]).is_err());
         assert!(FolderLock::acquire(&inside).is_err());
     }
 
@@ -295,23 +369,40 @@ mod tests {
         assert_eq!(sweep(&dir.path().join("absent")).unwrap(), 0);
     }
 
+    /// Room for so many bytes.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.0);
+            self.0 -= n;
+            if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_the_whole_file_needs() {
+        let mut counted = Counted { inner: Full(1000), bytes: 0, full: None };
+        for _ in 0..3 {
+            counted.write_all(&[7; 700]).unwrap();
+        }
+        counted.flush().unwrap();
+        let (room, e) = counted.full.unwrap();
+        assert_eq!((counted.bytes, room), (2100, 1000));
+        let e = no_room("write", Path::new("x"), counted.bytes, Some(room), e);
+        assert!(e.message().contains("2.1 KiB are needed, about 1000 bytes are free"), "{e}");
+        assert!(e.how_to_mend().unwrap().contains("space"));
+    }
+
     #[test]
     fn space_is_probed_to_the_byte() {
-        struct Full(usize);
-        impl Write for Full {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let n = bytes.len().min(self.0);
-                self.0 -= n;
-                if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         assert_eq!(probe(&mut Full(3_000_000), 3_000_001).unwrap_err().0, 3_000_000);
         probe(&mut Full(3_000_000), 3_000_000).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        check_space(dir.path(), 2_500_000).unwrap();
+        check_space(dir.path(), &[2_500_000, 0, 100]).unwrap();
         assert!(names(dir.path()).is_empty());
         assert_eq!(show_bytes(1536), "1.5 KiB");
     }

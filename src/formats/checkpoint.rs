@@ -87,6 +87,11 @@ fn steps(folder: &Path) -> Result<Vec<u64>> {
     Ok(found)
 }
 
+/// How many checkpoint files a folder has, whole or not.
+pub(crate) fn count(folder: &Path) -> usize {
+    steps(folder).map_or(0, |steps| steps.len())
+}
+
 /// The file that `latest` names; without `latest`, the newest one.
 fn latest_file(folder: &Path) -> Result<PathBuf> {
     let pointer = folder.join(LATEST);

@@ -71,6 +71,15 @@ impl LabelMap {
         }
         Ok(Self { width, height, labels })
     }
+
+    /// Fails where a label is neither one of `classes` classes nor [`IGNORE`].
+    pub fn check_classes(&self, classes: usize) -> Result<()> {
+        match self.labels.iter().find(|&&label| label != IGNORE && usize::from(label) >= classes) {
+            Some(label) => Err(Error::invalid(format!("label {label}, and there are {classes} classes"))
+                .remedy("check the class list (--classes); labels are class indices, or 255 for ignore")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads a JPEG or PNG photograph of at most [`MAX_PIXELS`] as 8-bit RGB.
@@ -96,7 +105,8 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], exif: Exif, max_pixels: usize) -
     } else if bytes.starts_with(b"\xff\xd8") {
         decode_jpeg(path, bytes, max_pixels)?
     } else if bytes.is_empty() {
-        return Err(Error::malformed(path, "the file is empty"));
+        return Err(Error::malformed(path, "the file is empty")
+            .remedy("fetch the file again, or take it out of the list"));
     } else {
         return Err(Error::malformed(path, "neither a JPEG nor a PNG file")
             .remedy("convert the photograph to JPEG or PNG, or take it out of the list"));

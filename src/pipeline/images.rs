@@ -1,10 +1,15 @@
 //! Running a stage over the images of a list.
 
+use std::path::Path;
+
 use rayon::prelude::*;
 
-use crate::Result;
 use crate::data::{Dataset, Sample};
+use crate::formats::label_png::read_class_list;
 use crate::progress::{Progress, check_interrupted};
+use crate::{Error, Result};
+
+use super::training::class_mismatch;
 
 /// What a stage over a list of images did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +31,23 @@ pub enum Outcome {
     Kept,
     /// It has no place in this stage (no tags, say).
     Skipped,
+}
+
+/// Fails where a folder of maps or labels says that it was made with another class list than the data
+/// set's; both are shown. Folders of other programs do not say.
+///
+/// # Errors
+/// No such folder; a list that cannot be read or differs.
+pub fn check_folder_classes(folder: &Path, data: &Dataset) -> Result<()> {
+    if !folder.is_dir() {
+        return Err(Error::io("open", folder, std::io::ErrorKind::NotFound.into()));
+    }
+    match read_class_list(folder)? {
+        Some(stored) if stored != data.classes.names() => {
+            Err(class_mismatch(&stored, data.classes.names()).in_file(folder))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs `work` on every image: several at a time where one image does not fill the threads, one after

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
-use crate::formats::label_png::write_labels;
+use crate::formats::label_png::{write_class_list, write_labels};
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::class_maps;
 use crate::ops::crf::DenseCrf;
@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::images::{Outcome, StageCount, for_each_image};
+use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
 use super::make_cams::read_class_maps;
 
 /// The two posteriors of an image and what follows from them.
@@ -68,6 +68,8 @@ pub fn make_affinity_labels(
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
+    check_folder_classes(cam_folder, data)?;
+    write_class_list(output, data.classes.names())?;
     for_each_image(data, true, "make-affinity-labels", progress, |sample| {
         let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
         let target = output.join(format!("{}.png", sample.id));
@@ -87,7 +89,9 @@ pub fn make_affinity_labels(
         Ok(Outcome::Written)
     })
     .and_then(|count| match count.written + count.kept {
-        0 => Err(Error::invalid("no image of the list has class maps").in_file(cam_folder)),
+        0 => Err(Error::invalid("no image of the list has class maps here")
+            .in_file(cam_folder)
+            .remedy("make them with `seedwalk make-cams` for the same --split")),
         _ => Ok(count),
     })
 }

@@ -11,6 +11,7 @@ use crate::data::augment::{mirror, normalize, resize_cubic};
 use crate::data::{Classes, Dataset};
 use crate::formats::cams::{self, ClassMaps};
 use crate::formats::image::{RgbImage, read_rgb};
+use crate::formats::label_png::write_class_list;
 use crate::nn::CamNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
@@ -95,6 +96,7 @@ pub fn make_cams(
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
+    write_class_list(output, data.classes.names())?;
     let class_names = data.classes.foreground().to_vec();
     for_each_image(data, network.backbone.is_narrow(), "make-cams", progress, |sample| {
         let Some(tags) = sample.tags.as_ref().filter(|t| !t.is_empty()) else { return Ok(Outcome::Skipped) };
@@ -142,14 +144,17 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     let stored = cams::read(path, classes.foreground())?;
     if stored.image_size != (h, w) {
         let (sh, sw) = stored.image_size;
-        return Err(
-            Error::invalid(format!("maps of a {sh}×{sw} image, the photograph is {h}×{w}")).in_file(path)
-        );
+        let message = format!("maps of an image of {sw}×{sh} pixels, this one has {w}×{h}");
+        return Err(Error::invalid(message)
+            .in_file(path)
+            .remedy("make the maps anew from these photographs, with the same --exif"));
     }
     let label = |name: &String| {
         let index = classes.index_of(name).and_then(|i| u8::try_from(i).ok());
         index.ok_or_else(|| {
-            Error::invalid(format!("class `{name}` is not one of the data set's")).in_file(path)
+            Error::invalid(format!("class `{name}` is not one of the data set's"))
+                .in_file(path)
+                .remedy("pass the class file that the maps were made with (--classes)")
         })
     };
     let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;

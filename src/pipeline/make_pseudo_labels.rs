@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::data::augment::normalize;
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
-use crate::formats::label_png::write_labels;
+use crate::formats::label_png::{write_class_list, write_labels};
 use crate::nn::AffinityNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::images::{Outcome, StageCount, for_each_image};
+use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
 use super::make_cams::read_class_maps;
 
 /// The pairs that a configuration's AffinityNet is trained and used with. At inference every pair on the
@@ -133,6 +133,10 @@ pub fn make_pseudo_labels(
     revised_output: Option<&Path>,
     progress: &Progress,
 ) -> Result<StageCount> {
+    check_folder_classes(cam_folder, data)?;
+    for folder in std::iter::once(output).chain(revised_output) {
+        write_class_list(folder, data.classes.names())?;
+    }
     let count =
         for_each_image(data, network.backbone.is_narrow(), "make-pseudo-labels", progress, |sample| {
             let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
@@ -152,7 +156,9 @@ pub fn make_pseudo_labels(
             Ok(Outcome::Written)
         })?;
     match count.written + count.kept {
-        0 => Err(Error::invalid("no image of the list has class maps").in_file(cam_folder)),
+        0 => Err(Error::invalid("no image of the list has class maps here")
+            .in_file(cam_folder)
+            .remedy("make them with `seedwalk make-cams` for the same --split")),
         _ => Ok(count),
     }
 }

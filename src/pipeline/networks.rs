@@ -93,7 +93,9 @@ fn read(path: &Path, kind: &str, config: &Config) -> Result<Source> {
     if saved.kind != kind {
         let message =
             format!("this is a checkpoint of the {} network, the {kind} network's is wanted", saved.kind);
-        return Err(Error::invalid(message).in_file(path));
+        return Err(Error::invalid(message)
+            .in_file(path)
+            .remedy(format!("give the folder that `seedwalk train-{kind}` wrote to")));
     }
     let stored = &saved.configuration["network"];
     let malformed = |e: serde_json::Error| {

@@ -71,8 +71,9 @@ impl Run<'_> {
         let (key, name) = (stage.key(), stage.name);
         let plan = self.manifest.plan(name, &key, || stage.outputs())?;
         if self.dry {
-            let text =
-                if self.stale { "run again: a stage before it will run".into() } else { plan.to_string() };
+            // What was never done is not done again, whatever comes before it.
+            let again = self.stale && plan != Plan::Begin;
+            let text = if again { "run again: a stage before it will run".into() } else { plan.to_string() };
             self.stale |= plan != Plan::Skip;
             self.plans.push((name, text));
             let outputs = self.manifest.get(name).and_then(|entry| entry.outputs.clone());
@@ -190,7 +191,6 @@ fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<R
     let lock = if dry {
         None
     } else {
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let lock = FolderLock::acquire(&folder)?;
         sweep(&folder)?;
         Some(lock)

@@ -13,6 +13,7 @@ use crate::formats::label_png::read_labels;
 use crate::progress::check_interrupted;
 use crate::{Error, Result, show_path};
 
+use super::images::check_folder_classes;
 use super::make_cams::read_class_maps;
 
 /// Adds up what `score` makes of every image that has ground truth, and warns of those where it finds no
@@ -28,6 +29,7 @@ fn add_up<T: Clone + Send + Sync>(
     score: impl Fn(&mut T, &Sample, &LabelMap) -> Result<bool> + Sync,
     merge: impl Fn(&mut T, &T) + Sync,
 ) -> Result<T> {
+    check_folder_classes(folder, data)?;
     let start = || (empty.clone(), 0usize, 0usize);
     let (total, scored, missing) = data
         .samples

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::augment::{mirror, normalize, resize_cubic};
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
-use crate::formats::label_png::write_labels;
+use crate::formats::label_png::{write_class_list, write_labels};
 use crate::nn::SegmentationNet;
 use crate::nn::module::Parameters;
 use crate::ops::class_maps;
@@ -78,6 +78,7 @@ pub fn segment_all(
     output: &Path,
     progress: &Progress,
 ) -> Result<StageCount> {
+    write_class_list(output, data.classes.names())?;
     for_each_image(data, network.backbone.is_narrow(), "segment", progress, |sample| {
         let target = output.join(format!("{}.png", sample.id));
         if target.exists() {

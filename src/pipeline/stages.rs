@@ -22,6 +22,7 @@ use crate::tape::Var;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+use super::images::check_folder_classes;
 use super::networks;
 use super::training::{Loss, MakeSample, Training, TrainingSummary, stack, train};
 
@@ -122,10 +123,13 @@ fn hued(mut recipe: Recipe, training: &TrainingConfig) -> Recipe {
 
 /// Images of a list that have a label PNG in a folder.
 fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, std::path::PathBuf)>> {
+    check_folder_classes(folder, data)?;
     let pairs = data.samples.iter().map(|s| (s.image.clone(), folder.join(format!("{}.png", s.id))));
     let found: Vec<_> = pairs.filter(|(_, labels)| labels.is_file()).collect();
     match found.len() {
-        0 => Err(Error::invalid("no image of the list has a label PNG here").in_file(folder)),
+        0 => Err(Error::invalid("no image of the list has a label PNG here")
+            .in_file(folder)
+            .remedy("make them for the same --split: labels lie in ID.png")),
         n => {
             let missing = data.samples.len() - n;
             if missing > 0 {
@@ -141,10 +145,12 @@ fn labelled_sample(
     samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
     augment: Recipe,
     exif: Exif,
+    classes: usize,
 ) -> MakeSample<(Tensor, Vec<u8>)> {
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
+        map.check_classes(classes).map_err(|e| e.in_file(labels))?;
         let made =
             augment.apply(&read_rgb(image, exif)?, Some(&map), random).map_err(|e| e.in_file(labels))?;
         let map = made.labels.ok_or_else(|| Error::invalid("the sample lost its labels"))?;
@@ -167,7 +173,7 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::affinity(config.training.crop), &config.training);
-    let make = labelled_sample(samples, augment, stage.config.data.exif);
+    let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
     stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
@@ -192,7 +198,7 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::segmentation(recipe.crop), recipe);
-    let make = labelled_sample(samples, augment, stage.config.data.exif);
+    let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
     stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();

@@ -88,7 +88,6 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
     if job.samples == 0 {
         return Err(Error::invalid(format!("nothing to train the {} network on", job.network.kind())));
     }
-    std::fs::create_dir_all(job.output).map_err(|e| Error::io("create", job.output, e))?;
     let _lock = atomic::FolderLock::acquire(job.output)?;
     atomic::sweep(job.output)?;
     let started = Instant::now();
@@ -102,13 +101,10 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
     let (mut step, mut last_loss) = (0u64, f64::NAN);
     match resume(job, &mut parameters, &mut optimizer)? {
         Some((done, loss)) => (step, last_loss) = (done, loss),
-        None => {
-            start(job, &mut parameters)?;
-            // Weights, optimiser state and a copy of each while the new checkpoint replaces the old one.
-            let needed = 4 * parameters.count() as u64 * (1 + optimizer.slots() as u64) * 2;
-            atomic::check_space(job.output, needed)?;
-        }
+        None => start(job, &mut parameters)?,
     }
+    let to_come = total.saturating_sub(step).div_ceil(every);
+    check_space(job.output, &parameters, &optimizer, to_come)?;
     if !job.learn_statistics {
         parameters.freeze_for_fine_tuning();
     }
@@ -122,15 +118,32 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
 
     let first = step;
     let batches = prefetch(job, step, total, batch, steps_per_epoch);
+    let mut saved = step;
     while step < total {
-        let samples = batches.recv().map_err(|_| Error::invalid("the loader ended early"))??;
+        let samples = match batches.recv().map_err(|_| Error::invalid("the loader ended early"))? {
+            Ok(samples) => samples,
+            // A photograph that cannot be read is no reason to lose the steps before it.
+            Err(error) => {
+                if step > saved {
+                    events.sync()?;
+                    save(job, &parameters, &optimizer, step, total, last_loss)?;
+                }
+                return Err(error);
+            }
+        };
         let rate = learning_rate(job.recipe, step, total);
         let (loss, parts, learned) = forward_backward(job, &parameters, &samples, step)?;
-        let bad_gradient = learned.gradients.iter().any(|(_, g)| !g.is_finite());
-        if !loss.is_finite() || bad_gradient {
-            return Err(not_finite(job, &parameters, &samples, step, batch, steps_per_epoch, loss));
+        let stopped = |place| not_finite(job, place, step, batch, steps_per_epoch, loss);
+        if !loss.is_finite() {
+            return Err(stopped(first_bad_layer(job, &parameters, &samples, step)));
+        }
+        if let Some(name) = first_bad_gradient(&parameters, &learned) {
+            return Err(stopped(format!("the gradient of `{name}`")));
         }
         update(job.recipe, &mut optimizer, &mut parameters, learned, rate);
+        if let Some(bad) = parameters.iter().find(|p| !p.value.is_finite()) {
+            return Err(stopped(format!("`{}`, after the step", bad.name)));
+        }
         step += 1;
         last_loss = loss;
         let epoch = (step - 1) / steps_per_epoch;
@@ -143,6 +156,7 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
         if step.is_multiple_of(every) || step == total || interrupted.is_err() {
             events.sync()?;
             save(job, &parameters, &optimizer, step, total, last_loss)?;
+            saved = step;
         }
         interrupted?;
     }
@@ -321,35 +335,63 @@ fn save<S>(
     )
 }
 
-/// Explains a loss or gradient that is not a number: batch, first bad layer. The last checkpoint stays.
-fn not_finite<S>(
-    job: &Training<'_, S>,
-    parameters: &Parameters,
-    samples: &[S],
-    step: u64,
-    batch: usize,
-    steps_per_epoch: u64,
-    loss: f64,
-) -> Error {
+/// Makes sure before the first step that the checkpoints to come have room: two are kept, a third is
+/// written beside them.
+fn check_space(output: &Path, parameters: &Parameters, optimizer: &Optimizer, to_come: u64) -> Result<()> {
+    // Names, shapes and hashes of the tensors, the configuration.
+    const HEADER: u64 = 1 << 18;
+    let values = parameters.count() as u64 * (1 + optimizer.slots() as u64);
+    let room = to_come.min(3 - checkpoint::count(output).min(2) as u64);
+    atomic::check_space(output, &vec![4 * values + HEADER; room as usize])
+        .map_err(|e| e.context("room for checkpoints"))
+}
+
+/// The layer whose output is the first that is not a number.
+fn first_bad_layer<S>(job: &Training<'_, S>, parameters: &Parameters, samples: &[S], step: u64) -> String {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
     forward.watch();
     // The pass is repeated for its trace alone; what it returns is known to be bad.
     let _ = (job.loss)(&mut forward, samples);
-    let layer = forward.first_not_finite().unwrap_or_else(|| "the gradient".to_string());
+    forward.first_not_finite().unwrap_or_else(|| "the loss".to_string())
+}
+
+/// The parameter nearest to the loss whose gradient is not a number: backward meets it first.
+fn first_bad_gradient<'a>(parameters: &'a Parameters, learned: &Learned) -> Option<&'a str> {
+    let (bad, _) = learned.gradients.iter().rev().find(|(_, gradient)| !gradient.is_finite())?;
+    parameters.iter().nth(*bad).map(|parameter| parameter.name.as_str())
+}
+
+/// Explains why training stops: the batch, and the first place that is not a number. Nothing is saved.
+fn not_finite<S>(
+    job: &Training<'_, S>,
+    place: String,
+    step: u64,
+    batch: usize,
+    steps_per_epoch: u64,
+    loss: f64,
+) -> Error {
     let (epoch, indices) = batch_of(job.seed, step, batch, steps_per_epoch, job.samples);
     let names: Vec<String> = indices.into_iter().map(job.name_of).collect();
     Error::new(
         ErrorKind::NotFinite,
         format!(
-            "training stopped at step {} (epoch {}): loss {loss}; first bad value in {layer}; batch: {}",
+            "training stopped at step {} (epoch {}): loss {loss}; first bad value in {place}; batch: {}",
             step + 1,
             epoch + 1,
             names.join(", ")
         ),
     )
     .in_file(job.output)
-    .remedy("the last checkpoint is kept; lower the learning rate, or look at those images with `check-data`")
+    .remedy(match checkpoint::count(job.output) {
+        0 => "start afresh with a lower learning rate, or look at those images with `seedwalk check-data`"
+            .to_string(),
+        _ => format!(
+            "the last checkpoint is kept; start with a lower learning rate, afresh or from that checkpoint \
+             in another folder (--init {}), or look at those images with `seedwalk check-data`",
+            crate::show_path(job.output)
+        ),
+    })
 }
 
 /// Stacks N tensors of one shape 1×H×W×C (or any with a leading 1) along the first dimension.

@@ -109,7 +109,8 @@ impl Recipe {
                     "labels of {}×{} for an image of {}×{}",
                     map.width, map.height, image.width, image.height
                 ),
-            ));
+            )
+            .remedy("make the labels at the photograph's own size, from its stored pixels (--exif ignore)"));
         }
         if self.crop == 0 || image.pixels.is_empty() {
             return Err(Error::shape("augmentation", "an empty image or crop"));
