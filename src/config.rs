@@ -440,7 +440,8 @@ impl Config {
         c.affinity.training = training(4);
         c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 5.0 };
         c.segmentation.dilation = 2;
-        c.segmentation.training = TrainingConfig { learning_rate: 2e-3, ..training(10) };
+        c.segmentation.training =
+            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12) };
         c.segmentation.crf = true;
         c
     }
