@@ -9,7 +9,7 @@ use super::inputs::Data;
 use super::session::{Outcome, Session};
 use crate::data::{Dataset, TagUse};
 use crate::eval::ConfusionMatrix;
-use crate::pipeline::score::{score_cams, score_labels, sweep};
+use crate::pipeline::score::{decimal, score_cams, score_labels, sweep};
 use crate::{Error, Result};
 
 /// Score predictions against ground truth: IoU per class, their mean, the confusion matrix
@@ -75,8 +75,8 @@ impl Evaluate {
             }
             text += &format!("class activation maps, background {threshold:.2}:\n{}", table(matrix, &data));
             let mut described = describe(matrix, &data);
-            described.insert("threshold".into(), json!(threshold));
-            let curve = |(t, m): &(f32, ConfusionMatrix)| json!({ "threshold": t, "mean_iou": m.mean_iou() });
+            described.insert("threshold".into(), json!(decimal(*threshold)));
+            let curve = |(t, m): &(f32, ConfusionMatrix)| json!({ "threshold": decimal(*t), "mean_iou": m.mean_iou() });
             described.insert("sweep".into(), sweep.scores.iter().map(curve).collect());
             if predictions.is_some() {
                 json.insert("cams".into(), Value::Object(described));

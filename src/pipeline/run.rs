@@ -15,6 +15,7 @@ use crate::{Error, Result};
 use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of, weights_hash};
 use super::networks::{load_affinity, load_cam, load_segmentation};
 use super::report::write_report;
+use super::score::decimal;
 use super::stages::{TrainStage, train_affinity, train_cam, train_segmentation};
 use super::summary::{RunSummary, Scorer, StageResult};
 use super::{make_affinity_labels, make_cams, make_pseudo_labels, segment};
@@ -350,7 +351,7 @@ impl Run<'_> {
         let scored = |name, seconds, scores, more| StageResult { name, seconds, scores, more };
         let results = vec![
             StageResult::unscored("train_cam", cam_seconds, cam_report),
-            scored("cams", Some(cams_seconds), cam_scores, json!({"threshold": threshold})),
+            scored("cams", Some(cams_seconds), cam_scores, json!({"threshold": decimal(threshold)})),
             StageResult::unscored("affinity_labels", labels_seconds, Value::Null),
             StageResult::unscored("train_affinity", affinity_seconds, affinity_report),
             // One stage makes both; the walk's time is counted with what the CRF makes of it.

@@ -103,3 +103,8 @@ pub fn score_cams(data: &Dataset, folder: &Path, thresholds: &[f32]) -> Result<V
 pub fn sweep() -> Vec<f32> {
     (1..20).map(|i| i as f32 * 0.05).collect()
 }
+
+/// A threshold as a person writes it, 0.3 and not the f32's 0.30000001192…: what goes to JSON.
+pub fn decimal(threshold: f32) -> f64 {
+    (f64::from(threshold) * 1e6).round() / 1e6
+}
