@@ -438,7 +438,7 @@ impl Config {
         c.affinity_labels.alpha_strong = 3.0;
         c.affinity_labels.alpha_weak = 10.0;
         c.affinity.training = training(4);
-        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 5.0 };
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 7.0 };
         c.segmentation.dilation = 2;
         c.segmentation.training =
             TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12) };
