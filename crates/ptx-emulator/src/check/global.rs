@@ -144,6 +144,10 @@ impl Shadow {
                 }
                 continue;
             }
+            // What many blocks read and none writes: nothing new, as long as a lower block is on record.
+            if !write && w == 0 && r & MANY != 0 && block_of(r) < s.block && order.sync.is_none() {
+                continue;
+            }
             let rival = self.judge(cell, s, order, (w, r), write, &same);
             found = found.or(rival);
         }
