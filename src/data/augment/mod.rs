@@ -7,11 +7,13 @@
 
 mod colour;
 mod geometry;
+mod resample;
 #[cfg(test)]
 mod tests;
 
 pub use colour::Jitter;
 pub use geometry::{mirror, mirror_labels, resize_cubic, resize_nearest};
+pub use resample::{Kernel, resample};
 
 use crate::formats::image::{IGNORE, LabelMap, RgbImage};
 use crate::rng::Stream;
