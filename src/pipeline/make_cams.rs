@@ -136,7 +136,9 @@ pub fn write_cams(
     }
 }
 
-/// The maps of an image from its file, at h×w and with maximum 1 each again, and the label of each.
+/// The maps of an image from its file, at h×w, and the label of each. Maps at image size that lie within 0
+/// and 1 are taken as they are: whoever made them scaled them (the authors' code to a maximum just below
+/// 1). All others get their maximum of 1, again or for the first time, and negatives cut to 0.
 ///
 /// # Errors
 /// A file that is none, or of an image of another size; a class that the data set does not have.
@@ -159,6 +161,10 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     };
     let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;
     let mut maps = class_maps::resize(&stored.maps, h, w)?;
-    class_maps::normalize(&mut maps, 0.0)?;
+    let scaled = stored.maps.shape() == maps.shape() && maps.data().iter().all(|v| (0.0..=1.0).contains(v));
+    if !scaled {
+        maps.data_mut().iter_mut().for_each(|v| *v = v.max(0.0));
+        class_maps::normalize(&mut maps, 0.0)?;
+    }
     Ok((maps, labels))
 }

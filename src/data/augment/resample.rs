@@ -93,17 +93,19 @@ pub fn resample(image: &RgbImage, width: usize, height: usize, kernel: Kernel) -
     if width != w {
         let columns = weights(w, width, kernel);
         wide = vec![0; h * width * 3];
-        wide.par_chunks_exact_mut(width * 3).zip(image.pixels.par_chunks_exact(w * 3)).for_each(|(out, row)| {
-            for (out, (first, weights)) in out.chunks_exact_mut(3).zip(&columns) {
-                let mut sums = [HALF; 3];
-                for (pixel, weight) in row[first * 3..].chunks_exact(3).zip(weights) {
-                    for c in 0..3 {
-                        sums[c] += i32::from(pixel[c]) * weight;
+        wide.par_chunks_exact_mut(width * 3).zip(image.pixels.par_chunks_exact(w * 3)).for_each(
+            |(out, row)| {
+                for (out, (first, weights)) in out.chunks_exact_mut(3).zip(&columns) {
+                    let mut sums = [HALF; 3];
+                    for (pixel, weight) in row[first * 3..].chunks_exact(3).zip(weights) {
+                        for c in 0..3 {
+                            sums[c] += i32::from(pixel[c]) * weight;
+                        }
                     }
+                    out.copy_from_slice(&sums.map(to_level));
                 }
-                out.copy_from_slice(&sums.map(to_level));
-            }
-        });
+            },
+        );
     }
     if height == h {
         return RgbImage::new(width, height, wide);

@@ -113,6 +113,11 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     (lattice, normalizer)
 }
 
+/// Forgets the lattices over positions that were kept, so that the next image's is built: for timings.
+pub fn forget_positions() {
+    POSITIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+}
+
 impl DenseCrf {
     /// Builds the lattices of an image.
     ///
