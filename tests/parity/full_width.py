@@ -68,7 +68,7 @@ def main():
                 worst = max(worst, off / limit)
                 print(f"  {name:22} {str(value.shape):22} largest {largest:9.3f}  off {off:.1e}  allowed {limit:.1e}")
     print(f"worst: {worst:.3f} of what is allowed")
-    raise SystemExit(worst > 1)
+    raise SystemExit(int(worst > 1))
 
 
 main()
