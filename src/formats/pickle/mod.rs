@@ -75,6 +75,10 @@ impl Global {
 
 /// What a node is. Texts and bytes are parts of the input.
 #[derive(Debug)]
+#[allow(
+    clippy::box_collection,
+    reason = "a node of 24 bytes instead of 32: there are many, and few are lists"
+)]
 pub(crate) enum Node<'a> {
     None,
     Bool(bool),

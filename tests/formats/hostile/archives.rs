@@ -126,7 +126,14 @@ pub fn cases() -> Vec<Case> {
             }),
             "",
         ),
-        case("zip-extra-field-too-long", Weights, lying(|e| e.extra = vec![1, 0, 255, 255]), ""),
+        case(
+            "zip-extra-field-too-long",
+            Weights,
+            lying(|e| {
+                (e.size, e.packed, e.extra) = (u32::MAX, u32::MAX, cat(&[&[1, 0, 255, 255], &[0; 8]]));
+            }),
+            "64-bit size is missing",
+        ),
         case("zip-entry-beyond-the-file", Weights, lying(|e| e.offset = Some(u32::MAX - 1)), "cut off"),
         case("zip-entry-in-the-data", Weights, lying(|e| e.offset = Some(40)), "where it should be"),
         case("zip-directory-damaged", Weights, damaged, "damaged"),

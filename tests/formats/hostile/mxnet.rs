@@ -57,8 +57,8 @@ pub fn cases() -> Vec<Case> {
     name[length - 1] = 0xff;
     vec![
         case("mxnet-only-magic", Weights, 0x112u64.to_le_bytes().to_vec(), "cut off"),
-        case("mxnet-count-2-64", Weights, patched(16, u64::MAX), "array 1"),
-        case("mxnet-count-2", Weights, patched(16, 2), "array 1"),
+        case("mxnet-count-2-64", Weights, patched(16, u64::MAX), "cut off"),
+        case("mxnet-count-2", Weights, patched(16, 2), "cut off"),
         case("mxnet-count-0", Weights, patched(16, 0), "names for 0 arrays"),
         case("mxnet-names-2-64", Weights, patched(length - 17, u64::MAX), "names for 1 arrays"),
         case("mxnet-names-2", Weights, patched(length - 17, 2), "2 names for 1 arrays"),

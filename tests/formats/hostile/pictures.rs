@@ -104,12 +104,25 @@ pub fn cases() -> Vec<Case> {
         case("png-half", Photograph, sound[..sound.len() / 2].to_vec(), "cut off"),
         case("png-without-end", Photograph, sound[..sound.len() - 12].to_vec(), "cut off"),
         case("png-crc", Photograph, crc, "CRC"),
-        case("png-2-31-squared", Photograph, png(&[ihdr(0x7fff_ffff, 0x7fff_ffff, 8, 2)]), "more than"),
+        case("png-2-31-squared", Photograph, png(&[ihdr(0x7fff_ffff, 0x7fff_ffff, 8, 2)]), "limits"),
         case(
             "png-wide",
             Photograph,
             png(&[ihdr(0x7fff_ffff, 1, 8, 2), chunk(b"IDAT", &stored(&row))]),
-            "more than",
+            "limits",
+        ),
+        // Found by fuzzing: a hundred bytes that promise 45 megapixels.
+        case(
+            "png-promises-more-than-it-holds",
+            Photograph,
+            png(&[ihdr(9, 5_000_000, 8, 2), chunk(b"IDAT", &stored(&row))]),
+            "cannot hold",
+        ),
+        case(
+            "mask-promises-more-than-it-holds",
+            Mask,
+            png(&[ihdr(9, 5_000_000, 8, 0), chunk(b"IDAT", &stored(&row))]),
+            "cannot hold",
         ),
         case("png-no-pixels", Photograph, png(&[ihdr(0, 5, 8, 2)]), ""),
         case("png-no-data", Photograph, png(&[ihdr(16, 16, 8, 2)]), ""),
@@ -131,7 +144,12 @@ pub fn cases() -> Vec<Case> {
             "class index a pixel",
         ),
         case("mask-jpeg", Mask, whole, "PNG"),
-        case("mask-2-31", Mask, png(&[ihdr(1 << 20, 1 << 20, 8, 3)]), "more than"),
+        case(
+            "mask-2-31",
+            Mask,
+            png(&[ihdr(1 << 20, 1 << 20, 8, 0), chunk(b"IDAT", &stored(&row))]),
+            "more than",
+        ),
         case("mask-cut", Mask, grey(8)[..40].to_vec(), "cut off"),
         case("mask-empty", Mask, Vec::new(), "cut off"),
     ]
