@@ -48,17 +48,19 @@ pub fn read(path: &Path, foreground: &[String]) -> Result<ClassMaps> {
 /// Reads maps from memory.
 pub(crate) fn decode(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
     let maps = if npy::is_npy(bytes) {
-        decode_npy(path, bytes, foreground)?
+        decode_npy(path, bytes, foreground)
     } else {
-        decode_safetensors(path, bytes, foreground)?
+        decode_safetensors(path, bytes, foreground)
     };
+    let maps = maps.map_err(|e| e.or_remedy(super::DAMAGED))?;
     check_finite(path, [("the class maps", &maps.maps)])
         .map_err(|e| e.remedy("make the maps of this image anew"))?;
     Ok(maps)
 }
 
 fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
-    let file = safetensors::decode(path, bytes)?;
+    let mut budget = Budget::new(bytes.len());
+    let file = safetensors::decode_within(path, bytes, &mut budget)?;
     let side = |key: &str| {
         let value = file.metadata.get(key).and_then(|v| v.parse::<usize>().ok()).filter(|&v| v > 0);
         value.ok_or_else(|| {
@@ -77,7 +79,7 @@ fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Resul
         classes.push(name.to_string());
         planes.push(stored.tensor);
     }
-    Ok(ClassMaps { classes, maps: stack(path, planes)?, image_size })
+    Ok(ClassMaps { classes, maps: stack(path, planes, &mut budget)?, image_size })
 }
 
 fn unknown_class(path: &Path, name: &str, foreground: &[String]) -> Error {
@@ -90,7 +92,7 @@ fn unknown_class(path: &Path, name: &str, foreground: &[String]) -> Error {
 }
 
 /// h×w planes as one L×h×w tensor.
-fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
+fn stack(path: &Path, planes: Vec<Tensor>, budget: &mut Budget) -> Result<Tensor> {
     let Some(first) = planes.first() else {
         return Err(Error::malformed(path, "there are no class maps in the file"));
     };
@@ -104,6 +106,8 @@ fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
         return Err(Error::malformed(path, "the class maps are empty or of unequal sizes"));
     }
     let shape = [planes.len(), h, w];
+    // A copy beside the planes.
+    budget.charge(path, "the class maps", planes.iter().map(|plane| 4 * plane.len()).sum())?;
     let mut data = super::reserve(path, planes.len() * h * w)?;
     planes.iter().for_each(|plane| data.extend_from_slice(plane.data()));
     Tensor::new(&shape, data)
@@ -117,11 +121,11 @@ fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassM
     let Contents::Object(object) = npy::open(path, bytes)? else {
         return Err(malformed("a plain array, not class maps"));
     };
-    let pickle = Pickle::parse(path, object, 0)?;
+    let mut budget = Budget::new(bytes.len());
+    let pickle = Pickle::parse(path, object, 0, &mut budget)?;
     let entries = pickle
         .dict(npy::only_object(&pickle))
         .ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
-    let mut budget = Budget::new(bytes.len());
     let mut array = |at: Ref, name: &str| -> Result<Tensor> {
         if torch::is_tensor(&pickle, at) {
             return Ok(torch::embedded_tensor(path, &pickle, at, name, &mut budget)?.tensor);
@@ -150,7 +154,7 @@ fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassM
                 indices.push(index);
                 planes.push(array(value, &format!("class {index}"))?);
             }
-            (indices, stack(path, planes)?)
+            (indices, stack(path, planes, &mut budget)?)
         }
     };
     let classes: Vec<String> = indices.into_iter().map(class).collect::<Result<_>>()?;

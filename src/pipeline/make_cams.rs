@@ -136,7 +136,9 @@ pub fn write_cams(
     }
 }
 
-/// The maps of an image from its file, at h×w and with maximum 1 each again, and the label of each.
+/// The maps of an image from its file, at h×w, and the label of each. Maps at image size that lie within 0
+/// and 1 are taken as they are: whoever made them scaled them (the authors' code to a maximum just below
+/// 1). All others get their maximum of 1, again or for the first time, and negatives cut to 0.
 ///
 /// # Errors
 /// A file that is none, or of an image of another size; a class that the data set does not have.
@@ -159,6 +161,37 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     };
     let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;
     let mut maps = class_maps::resize(&stored.maps, h, w)?;
-    class_maps::normalize(&mut maps, 0.0)?;
+    let scaled = stored.maps.shape() == maps.shape() && maps.data().iter().all(|v| (0.0..=1.0).contains(v));
+    if !scaled {
+        maps.data_mut().iter_mut().for_each(|v| *v = v.max(0.0));
+        class_maps::normalize(&mut maps, 0.0)?;
+    }
     Ok((maps, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_that_were_scaled_are_taken_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let read = |values: [f32; 4], size: (usize, usize)| {
+            let maps = ClassMaps {
+                classes: vec!["cat".into()],
+                maps: Tensor::new(&[1, 2, 2], values.to_vec()).unwrap(),
+                image_size: (2, 2),
+            };
+            cams::write_npy(&path, &maps, &[7]).unwrap();
+            read_class_maps(&path, &Classes::voc(), size.0, size.1).map(|(maps, labels)| {
+                assert_eq!(labels, [8]);
+                maps.data().to_vec()
+            })
+        };
+        let psa = [0.99999, 0.5, 0.25, 0.0];
+        assert_eq!(read(psa, (2, 2)).unwrap(), psa);
+        assert_eq!(read([4.0, 2.0, -1.0, 0.0], (2, 2)).unwrap(), [1.0, 0.5, 0.0, 0.0]);
+        assert!(read(psa, (2, 3)).is_err());
+    }
 }
