@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(wavefronts(&row(|l| 128 * l), !0, 16), (32, 4));
         assert_eq!(wavefronts(&row(|l| 8 * l), !0, 8), (2, 2));
         // Rows of 64 bytes, chunks exchanged by (row / 2): no conflicts.
-        assert_eq!(wavefronts(&row(|l| 64 * l + 16 * (l / 2 & 3)), !0, 16), (4, 4));
+        assert_eq!(wavefronts(&row(|l| 64 * l + 16 * ((l / 2) & 3)), !0, 16), (4, 4));
         assert_eq!(wavefronts(&row(|l| 64 * l), !0, 16), (16, 4));
         assert_eq!(wavefronts(&row(|l| 2 * l), !0, 2), (1, 1));
     }
