@@ -6,8 +6,8 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::Place;
-use seedwalk::formats::image::{RgbImage, write_png};
-use seedwalk::formats::label_png::read_labels;
+use seedwalk::formats::image::{LabelMap, RgbImage, write_png};
+use seedwalk::formats::label_png::{read_labels, write_labels};
 use serde_json::{Value, json};
 
 const IMAGES: [&str; 3] = ["one", "two", "three"];
@@ -173,6 +173,15 @@ fn a_missing_prediction_is_an_error_unless_it_is_allowed() {
     place.succeeds(&format!("evaluate {ALL} --cams irn --allow-missing"));
     place.write("none/readme", "");
     place.fails(&format!("evaluate {ALL} --predictions none --allow-missing"), 1, &["no image of the list"]);
+}
+
+#[test]
+fn a_label_of_a_mask_that_is_no_class_names_the_mask() {
+    let place = place();
+    let mask = "data/SegmentationClass/one.png";
+    write_labels(&place.at(mask), &LabelMap::new(13, 9, vec![77; 13 * 9]).unwrap()).unwrap();
+    place.fails(&format!("evaluate {ALL} --predictions predictions"), 1, &[mask, "label 77", "5 classes"]);
+    place.fails(&format!("evaluate {ALL} --cams psa"), 1, &[mask, "label 77", "5 classes"]);
 }
 
 #[test]

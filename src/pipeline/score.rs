@@ -65,6 +65,7 @@ fn add_up<T: Clone + Send + Sync>(
             check_interrupted()?;
             if let Some(mask) = &sample.mask {
                 let truth = read_labels(mask)?;
+                truth.check_classes(data.classes.len()).map_err(|e| e.in_file(mask))?;
                 match score(&mut total, sample, &truth).map_err(|e| e.in_file(mask))? {
                     true => images += 1,
                     false => lacking.push(&sample.id),

@@ -26,7 +26,8 @@ random = np.random.default_rng(20261125)
 def write_png(folder, name, labels):
     os.makedirs(f"{HERE}/{folder}", exist_ok=True)
     image = Image.fromarray(labels, mode="P")
-    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128])
+    # All 256 colours: with few of them Pillow packs two pixels into a byte and cuts 255 to 15.
+    image.putpalette([channel for grey in range(256) for channel in (grey, grey, grey)])
     image.save(f"{HERE}/{folder}/{name}.png")
 
 
