@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Result;
 use crate::data::{DatasetOptions, TagUse};
 use crate::formats::image::Exif;
-use crate::ops::affinity::{BorderRule, LossForm, Reduction};
+use crate::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil};
 use crate::ops::crf::CrfOptions;
 
 /// Which of the two published forms gives the defaults.
@@ -244,8 +245,24 @@ pub struct AffinityConfig {
     pub loss: LossForm,
     /// γ: pairs are closer than this, in steps of the feature grid.
     pub radius: usize,
+    /// Pairs at the distance γ itself count too, as the paper writes; its authors' code leaves them out.
+    pub inclusive: bool,
     /// Training.
     pub training: TrainingConfig,
+}
+
+impl AffinityConfig {
+    /// Which pairs there are and how they are measured, in training and in use alike.
+    ///
+    /// # Errors
+    /// A radius out of range.
+    pub fn pairs(&self) -> Result<Pairs> {
+        Ok(Pairs {
+            stencil: Stencil::new(self.radius, self.inclusive)?,
+            reduction: self.reduction,
+            border: self.border,
+        })
+    }
 }
 
 /// `[walk]`
@@ -392,6 +409,7 @@ impl Config {
                 border: if psa { BorderRule::Psa } else { BorderRule::Full },
                 loss: if psa { LossForm::Psa } else { LossForm::Paper },
                 radius: 5,
+                inclusive: false,
                 training: training(8, 8),
             },
             walk: WalkConfig {

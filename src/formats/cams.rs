@@ -51,17 +51,19 @@ pub fn read(path: &Path, foreground: &[String]) -> Result<ClassMaps> {
 /// Reads maps from memory.
 pub(crate) fn decode(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
     let maps = if npy::is_npy(bytes) {
-        decode_npy(path, bytes, foreground)?
+        decode_npy(path, bytes, foreground)
     } else {
-        decode_safetensors(path, bytes, foreground)?
+        decode_safetensors(path, bytes, foreground)
     };
+    let maps = maps.map_err(|e| e.or_remedy(super::DAMAGED))?;
     check_finite(path, [("the class maps", &maps.maps)])
         .map_err(|e| e.remedy("make the maps of this image anew"))?;
     Ok(maps)
 }
 
 fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
-    let file = safetensors::decode(path, bytes)?;
+    let mut budget = Budget::new(bytes.len());
+    let file = safetensors::decode_within(path, bytes, &mut budget)?;
     let side = |key: &str| {
         let value = file.metadata.get(key).and_then(|v| v.parse::<usize>().ok()).filter(|&v| v > 0);
         value.ok_or_else(|| {
@@ -80,7 +82,7 @@ fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Resul
     if classes.iter().any(|name| !foreground.contains(name)) {
         return Err(unknown_class(path, &classes, foreground));
     }
-    Ok(ClassMaps { classes, maps: stack(path, planes)?, image_size: Some(image_size) })
+    Ok(ClassMaps { classes, maps: stack(path, planes, &mut budget)?, image_size: Some(image_size) })
 }
 
 /// The maps' classes, by name or number, are not all in the data set's list.
@@ -94,7 +96,7 @@ fn unknown_class(path: &Path, maps: &[String], foreground: &[String]) -> Error {
 }
 
 /// h×w planes as one L×h×w tensor.
-fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
+fn stack(path: &Path, planes: Vec<Tensor>, budget: &mut Budget) -> Result<Tensor> {
     let Some(first) = planes.first() else {
         return Err(Error::malformed(path, "there are no class maps in the file"));
     };
@@ -108,6 +110,8 @@ fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
         return Err(Error::malformed(path, "the class maps are empty or of unequal sizes"));
     }
     let shape = [planes.len(), h, w];
+    // A copy beside the planes.
+    budget.charge(path, "the class maps", planes.iter().map(|plane| 4 * plane.len()).sum())?;
     let mut data = super::reserve(path, planes.len() * h * w)?;
     planes.iter().for_each(|plane| data.extend_from_slice(plane.data()));
     Tensor::new(&shape, data)
@@ -117,9 +121,9 @@ fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassM
     let Contents::Object(object) = npy::open(path, bytes)? else {
         return Err(no_dictionary(path, "a plain array, not class maps"));
     };
-    let pickle = Pickle::parse(path, object, 0)?;
-    let file = NpyMaps { path, pickle: &pickle, budget: Budget::new(bytes.len()) };
-    let (indices, maps, image_size) = file.read()?;
+    let mut budget = Budget::new(bytes.len());
+    let pickle = Pickle::parse(path, object, 0, &mut budget)?;
+    let (indices, maps, image_size) = NpyMaps { path, pickle: &pickle, budget }.read()?;
     let known = |&index: &i64| usize::try_from(index).ok().and_then(|i| foreground.get(i)).cloned();
     let Some(classes) = indices.iter().map(known).collect::<Option<Vec<String>>>() else {
         let numbers: Vec<String> = indices.iter().map(|index| format!("class number {index}")).collect();
@@ -181,7 +185,7 @@ impl NpyMaps<'_> {
             indices.push(index);
             planes.push(self.array(value, &format!("class {index}"))?);
         }
-        let maps = stack(self.path, planes)?;
+        let maps = stack(self.path, planes, &mut self.budget)?;
         let size = (maps.shape()[1], maps.shape()[2]);
         Ok((indices, maps, Some(size)))
     }

@@ -180,3 +180,30 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     }
     Ok((maps, labels))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_that_were_scaled_are_taken_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let read = |values: [f32; 4], size: (usize, usize)| {
+            let maps = ClassMaps {
+                classes: vec!["cat".into()],
+                maps: Tensor::new(&[1, 2, 2], values.to_vec()).unwrap(),
+                image_size: (2, 2),
+            };
+            cams::write_npy(&path, &maps, &[7]).unwrap();
+            read_class_maps(&path, &Classes::voc(), size.0, size.1).map(|(maps, labels)| {
+                assert_eq!(labels, [8]);
+                maps.data().to_vec()
+            })
+        };
+        let psa = [0.99999, 0.5, 0.25, 0.0];
+        assert_eq!(read(psa, (2, 2)).unwrap(), psa);
+        assert_eq!(read([4.0, 2.0, -1.0, 0.0], (2, 2)).unwrap(), [1.0, 0.5, 0.0, 0.0]);
+        assert!(read(psa, (2, 3)).is_err());
+    }
+}

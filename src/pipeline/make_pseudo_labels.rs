@@ -12,7 +12,7 @@ use crate::formats::label_png::{write_class_list, write_labels};
 use crate::nn::AffinityNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
-use crate::ops::affinity::{Pairs, Reduction, Stencil, affinities};
+use crate::ops::affinity::{Pairs, Reduction, affinities};
 use crate::ops::class_maps::{self, GridAverage};
 use crate::ops::crf::DenseCrf;
 use crate::ops::resize::bilinear_resize_plane;
@@ -24,24 +24,18 @@ use crate::{Error, Result};
 use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
 use super::make_cams::{read_class_maps, scaled};
 
-/// The pairs that a configuration's AffinityNet is trained and used with. At inference every pair on the
-/// grid exists, whatever the rule in training was.
-pub fn inference_pairs(config: &Config) -> Result<Pairs> {
-    Ok(Pairs {
-        stencil: Stencil::new(config.affinity.radius, false)?,
-        reduction: config.affinity.reduction,
-        border: crate::ops::affinity::BorderRule::Full,
-    })
-}
-
-/// The affinities of an image, P×h×w, and the pairs that they are of.
+/// The affinities of an image, P×h×w, and the pairs that they are of. Under the border rule `psa` the pairs
+/// at the border do not exist here either, as in the authors' code.
+///
+/// # Errors
+/// An image whose grid has no pair at all under that rule: one of at most 32 rows or 64 columns.
 pub fn affinities_of(
     network: &AffinityNet,
     parameters: &Parameters,
     image: &RgbImage,
     config: &Config,
 ) -> Result<(Tensor, Pairs)> {
-    let pairs = inference_pairs(config)?;
+    let pairs = config.affinity.pairs()?;
     let features = features_of(network, parameters, image, config)?;
     let affinities = affinities(&features, &pairs)?;
     let planes = affinities.shape()[1..].to_vec();
