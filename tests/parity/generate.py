@@ -153,14 +153,9 @@ def training():
 
 
 def crf():
-    h, w = 48, 64
-    save("crf", {"q": ref.crf(rule.image("crf", h, w), ref.with_background(rule.maps(h, w), 4))})
-    # 567 pixels, padded to 568. In noise of all colours some pixels lie near the padding's black, whose
-    # lattice points no pixel touches, and no label is certain: the padding shows.
-    h, w = 21, 27
-    picture = (rule.words("i", h * w * 3) & np.uint64(255)).astype(np.uint8).reshape(h, w, 3)
-    scores = np.float32(0.5) + np.float32(0.5) * rule.noise("s", (3, h, w))
-    save("crf-padded", {"q": ref.crf(picture, scores)})
+    for name, (h, w) in [("crf", (48, 64)), ("crf-padded", (45, 63))]:
+        scores = ref.with_background(rule.maps(h, w), 4)
+        save(name, {"q": ref.crf(rule.image("crf", h, w), scores)})
 
 
 def labels():
