@@ -275,6 +275,10 @@ pub struct WalkConfig {
     pub steps: usize,
     /// α of the background map that walks along.
     pub background_alpha: f32,
+    /// Scales of the picture whose affinities are averaged.
+    pub scales: Vec<f64>,
+    /// Each scale also mirrored.
+    pub flip: bool,
 }
 
 /// Whether pseudo labels are refined by the CRF. A file may also say `auto`: as the preset has it.
@@ -408,7 +412,13 @@ impl Config {
                 inclusive: false,
                 training: training(8, 8),
             },
-            walk: WalkConfig { beta: 8.0, steps: 256, background_alpha: 16.0 },
+            walk: WalkConfig {
+                beta: 8.0,
+                steps: 256,
+                background_alpha: 16.0,
+                scales: vec![1.0],
+                flip: false,
+            },
             crf: CrfConfig {
                 pseudo_labels: if psa { Refine::Off } else { Refine::On },
                 options: CrfOptions::default(),
@@ -456,7 +466,7 @@ impl Config {
         c.affinity_labels.alpha_strong = 3.0;
         c.affinity_labels.alpha_weak = 10.0;
         c.affinity.training = training(4);
-        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 7.0 };
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 7.0, ..c.walk };
         c.segmentation.dilation = 2;
         c.segmentation.training =
             TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12) };

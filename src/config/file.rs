@@ -222,7 +222,11 @@ fn out_of_range(c: &Config) -> Option<(String, String)> {
     require(i64::try_from(c.seed).is_ok(), "seed", "0 to 2^63 − 1");
     require(!c.data.root.as_os_str().is_empty(), "data.root", "a folder");
     require(!c.data.train.is_empty(), "data.train", "a list's name or path");
-    for (name, scales) in [("cam.scales", &c.cam.scales), ("segmentation.scales", &c.segmentation.scales)] {
+    for (name, scales) in [
+        ("cam.scales", &c.cam.scales),
+        ("walk.scales", &c.walk.scales),
+        ("segmentation.scales", &c.segmentation.scales),
+    ] {
         require(!scales.is_empty(), name, "at least one scale");
         require(scales.iter().all(|s| (0.1..=8.0).contains(s)), name, "scales from 0.1 to 8");
     }

@@ -48,6 +48,8 @@ const KEYS: &[(&str, &str)] = &[
     ("walk.beta", "β: power of the affinities"),
     ("walk.steps", "t: number of steps"),
     ("walk.background_alpha", "α of the background map that walks along"),
+    ("walk.scales", "of the picture, whose affinities are averaged"),
+    ("walk.flip", "each scale also mirrored"),
     ("crf.", "The dense CRF on the walked maps."),
     ("crf.pseudo_labels", "\"on\", \"off\", or \"auto\": as the preset has it"),
     ("crf.options.", "Its parameters."),

@@ -160,7 +160,7 @@ mod tests {
         let maps = ClassMaps {
             classes: vec!["cat".into()],
             maps: Tensor::full(&[1, 2, 3], 0.5),
-            image_size: (2, 3),
+            image_size: Some((2, 3)),
         };
         cams::write_npy(&path, &maps, &[7]).unwrap();
         let s = inspect(&path).unwrap();

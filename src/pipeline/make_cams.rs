@@ -121,7 +121,8 @@ pub fn write_cams(
     class_names: &[String],
     format: CamFormat,
 ) -> Result<()> {
-    let image_size @ (h, w) = (image.height, image.width);
+    let (h, w) = (image.height, image.width);
+    let image_size = Some((h, w));
     let classes = present.iter().map(|&c| class_names[c].clone()).collect();
     match format {
         CamFormat::Safetensors => {
@@ -144,9 +145,20 @@ pub fn write_cams(
 /// A file that is none, or of an image of another size; a class that the data set does not have.
 pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Result<(Tensor, Vec<u8>)> {
     let stored = cams::read(path, classes.foreground())?;
-    if stored.image_size != (h, w) {
-        let (sh, sw) = stored.image_size;
-        let message = format!("maps of an image of {sw}×{sh} pixels, this one has {w}×{h}");
+    let [_, mh, mw] = class_maps::planes(&stored.maps, "class maps")?;
+    let (found, expected) = match stored.image_size {
+        Some(size) => (size, (h, w)),
+        None => ((mh, mw), (h.div_ceil(cams::IRN_STRIDE), w.div_ceil(cams::IRN_STRIDE))),
+    };
+    if found != expected {
+        let ((fh, fw), (eh, ew)) = (found, expected);
+        let message = match stored.image_size {
+            Some(_) => format!("maps of an image of {fw}×{fh} pixels, this one has {w}×{h}"),
+            None => format!(
+                "`cam` is {fw}×{fh}; an image of {w}×{h} pixels has {ew}×{eh} at stride {}",
+                cams::IRN_STRIDE
+            ),
+        };
         return Err(Error::invalid(message)
             .in_file(path)
             .remedy("make the maps anew from these photographs, with the same --exif"));
@@ -181,7 +193,7 @@ mod tests {
             let maps = ClassMaps {
                 classes: vec!["cat".into()],
                 maps: Tensor::new(&[1, 2, 2], values.to_vec()).unwrap(),
-                image_size: (2, 2),
+                image_size: Some((2, 2)),
             };
             cams::write_npy(&path, &maps, &[7]).unwrap();
             read_class_maps(&path, &Classes::voc(), size.0, size.1).map(|(maps, labels)| {

@@ -24,7 +24,7 @@ fn place_with(picture: &RgbImage) -> Place {
     let made = ClassMaps {
         classes: indices.map(|i| names[i].clone()).to_vec(),
         maps: maps(picture.height, picture.width),
-        image_size: (picture.height, picture.width),
+        image_size: Some((picture.height, picture.width)),
     };
     std::fs::create_dir(place.at("cams")).unwrap();
     write_npy(&place.at("cams/a.npy"), &made, &indices).unwrap();
