@@ -1,0 +1,46 @@
+//! Runs CUDA kernels, given as PTX, on the CPU: without a GPU, driver or toolkit.
+//!
+//! ```no_run
+//! use ptx_emulator::{Launch, Memory, Module, Options, ParameterBytes};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let module = Module::parse(&std::fs::read_to_string("scale.ptx")?, "scale.ptx")?;
+//! let mut memory = Memory::new();
+//! let loaded = memory.load_module(&module)?;
+//! let x = memory.allocate(4 * 1000)?;
+//! memory.write(x, &vec![0; 4000])?;
+//! let parameters = ParameterBytes::new().address(x).f32(2.0).u32(1000);
+//! let launch = Launch {
+//!     kernel: "scale",
+//!     grid: [4, 1, 1],
+//!     block: [256, 1, 1],
+//!     dynamic_shared: 0,
+//!     parameters: parameters.bytes(),
+//!     options: Options::default(),
+//! };
+//! let report = launch.run(&loaded, &mut memory)?;
+//! for finding in &report.findings {
+//!     println!("{finding}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod counters;
+mod error;
+mod exec;
+mod finding;
+mod gpu;
+mod launch;
+mod memory;
+mod module;
+mod report;
+
+pub use counters::{
+    Counters, Executed, GlobalCounters, InstructionClass, LineCounters, LowerBound, SharedCounters,
+};
+pub use error::{LaunchError, MemoryError, ParseError};
+pub use finding::{Finding, FindingKind, Space};
+pub use gpu::Gpu;
+pub use launch::{Checks, Launch, Options, ParameterBytes, Report, Stop};
+pub use memory::{Allocation, LoadedModule, Memory};
+pub use module::{KernelInfo, Module, Parameter, Registers};

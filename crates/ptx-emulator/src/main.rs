@@ -1,0 +1,5 @@
+//! The command: runs or checks PTX files.
+
+fn main() {
+    println!("not yet");
+}

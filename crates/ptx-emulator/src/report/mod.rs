@@ -1,0 +1,1 @@
+//! Findings and counters for people (text) and programs (JSON).
