@@ -44,3 +44,4 @@ pub use gpu::Gpu;
 pub use launch::{Checks, Launch, Options, ParameterBytes, Report, Stop};
 pub use memory::{Allocation, LoadedModule, Memory};
 pub use module::{KernelInfo, Module, Parameter, Registers};
+pub use report::html::HtmlReport;

@@ -152,7 +152,7 @@ KERNEL matrix_loaded_without_a_wait(const u32 *in, u32 *out) {
 
 // A store into a tile that a copy is still going to fill: the copy wins, or the store does.
 // launch: grid=1 block=32 args=f32[32]=iota f32[32]
-// expect: missing-async-wait|shared-race shared block=0 warp=0
+// expect: missing-async-wait shared block=0 warp=0
 KERNEL store_into_a_pending_copy(const float *in, float *out) {
     __shared__ float tile[32];
     u32 t = threadIdx.x;

@@ -3,7 +3,7 @@
 
 // A barrier under a condition that splits a warp.
 // launch: grid=1 block=32 args=f32[32]=iota f32[32] u32:16
-// expect: divergent-barrier shared|none block=0 warp=0
+// expect: divergent-barrier register block=0 warp=0
 KERNEL barrier_under_a_condition(const float *in, float *out, u32 n) {
     __shared__ float tile[32];
     u32 t = threadIdx.x;
@@ -14,7 +14,7 @@ KERNEL barrier_under_a_condition(const float *in, float *out, u32 n) {
 
 // A barrier in both branches: two instructions, of which half a warp reaches each.
 // launch: grid=1 block=64 args=f32[64]=iota f32[64] u32:16
-// expect: divergent-barrier shared|none block=0
+// expect: divergent-barrier register block=0
 KERNEL barrier_in_both_branches(const float *in, float *out, u32 n) {
     __shared__ float tile[64];
     u32 t = threadIdx.x;
@@ -31,7 +31,7 @@ KERNEL barrier_in_both_branches(const float *in, float *out, u32 n) {
 
 // A loop with a barrier whose number of turns depends on the lane.
 // launch: grid=1 block=32 args=u32[32]=iota u32[32] u32:3
-// expect: divergent-barrier shared|none block=0 warp=0
+// expect: divergent-barrier register block=0 warp=0
 KERNEL barrier_in_a_ragged_loop(const u32 *in, u32 *out, u32 turns) {
     __shared__ u32 tile[32];
     u32 t = threadIdx.x, sum = 0;
@@ -46,7 +46,7 @@ KERNEL barrier_in_a_ragged_loop(const u32 *in, u32 *out, u32 turns) {
 
 // Threads past the end return before the barrier, in the middle of a warp.
 // launch: grid=1 block=64 args=f32[50]=iota f32[50] u32:50
-// expect: divergent-barrier shared|none block=0 warp=1
+// expect: divergent-barrier register block=0 warp=1
 KERNEL barrier_after_an_early_return(const float *in, float *out, u32 n) {
     __shared__ float tile[64];
     u32 t = threadIdx.x;
@@ -58,7 +58,7 @@ KERNEL barrier_after_an_early_return(const float *in, float *out, u32 n) {
 
 // A count at a barrier, asked by half a warp.
 // launch: grid=1 block=32 args=u32[32]=iota u32[32]
-// expect: divergent-barrier shared|none block=0 warp=0
+// expect: divergent-barrier register block=0 warp=0
 KERNEL counting_barrier_under_a_condition(const u32 *in, u32 *out) {
     u32 t = threadIdx.x, count = 0;
     bool odd = in[t] & 1;
@@ -68,7 +68,7 @@ KERNEL counting_barrier_under_a_condition(const u32 *in, u32 *out) {
 
 // Two warps at one named barrier that do not agree how many threads it has.
 // launch: grid=1 block=96 args=u32[96]=iota u32[96]
-// expect: divergent-barrier shared|none block=0
+// expect: divergent-barrier register block=0
 KERNEL named_barrier_counts_differ(const u32 *in, u32 *out) {
     __shared__ u32 tile[96];
     u32 t = threadIdx.x;
@@ -80,7 +80,7 @@ KERNEL named_barrier_counts_differ(const u32 *in, u32 *out) {
 
 // A number of threads that is no multiple of the warp's 32.
 // launch: grid=1 block=64 args=u32[64]=iota u32[64] u32:48
-// expect: divergent-barrier shared|none block=0
+// expect: divergent-barrier register block=0
 KERNEL named_barrier_of_one_and_a_half_warps(const u32 *in, u32 *out, u32 n) {
     __shared__ u32 tile[64];
     u32 t = threadIdx.x;
@@ -91,7 +91,7 @@ KERNEL named_barrier_of_one_and_a_half_warps(const u32 *in, u32 *out, u32 n) {
 
 // A barrier in one warp only, of two; the other goes on to the end.
 // launch: grid=1 block=64 args=f32[64]=iota f32[64]
-// expect: divergent-barrier|deadlock shared|none block=0
+// expect: deadlock register block=0
 KERNEL barrier_of_one_warp(const float *in, float *out) {
     __shared__ float tile[64];
     u32 t = threadIdx.x;
@@ -102,7 +102,7 @@ KERNEL barrier_of_one_warp(const float *in, float *out) {
 
 // __syncwarp with a mask that leaves out a lane that executes it.
 // launch: grid=1 block=32 args=u32[32]=iota u32[32] u32:65535
-// expect: bad-mask any block=0 warp=0
+// expect: bad-mask register block=0 warp=0
 KERNEL warp_barrier_mask_leaves_out_a_lane(const u32 *in, u32 *out, u32 half) {
     __shared__ u32 tile[32];
     u32 t = threadIdx.x;
@@ -113,7 +113,7 @@ KERNEL warp_barrier_mask_leaves_out_a_lane(const u32 *in, u32 *out, u32 half) {
 
 // __syncwarp for all lanes in a branch that half of them take.
 // launch: grid=1 block=32 args=u32[32]=iota u32[32] u32:16
-// expect: bad-mask any block=0 warp=0
+// expect: bad-mask register block=0 warp=0
 KERNEL warp_barrier_in_a_branch(const u32 *in, u32 *out, u32 n) {
     __shared__ u32 tile[32];
     u32 t = threadIdx.x;

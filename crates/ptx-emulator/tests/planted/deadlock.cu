@@ -4,7 +4,7 @@
 // A flag that nobody sets.
 // launch: grid=1 block=32 args=u32[1]=zeros u32[1]
 // repaired: grid=1 block=64 args=u32[1]=zeros u32[1]
-// expect: deadlock any block=0 warp=0
+// expect: deadlock register block=0 warp=0
 KERNEL spin_on_a_flag_never_set(u32 *flag, u32 *out) {
     if (threadIdx.x >= 32) {
         if (threadIdx.x == 32) atomicExch(flag, 1u);
@@ -19,7 +19,7 @@ KERNEL spin_on_a_flag_never_set(u32 *flag, u32 *out) {
 // The same with an acquiring load.
 // launch: grid=1 block=32 args=u32[1]=zeros u32[1]
 // repaired: grid=1 block=64 args=u32[1]=zeros u32[1]
-// expect: deadlock any block=0 warp=0
+// expect: deadlock register block=0 warp=0
 KERNEL spin_on_an_acquired_load(u32 *flag, u32 *out) {
     if (threadIdx.x >= 32) {
         if (threadIdx.x == 32) store_release(flag, 1u);
@@ -33,7 +33,7 @@ KERNEL spin_on_an_acquired_load(u32 *flag, u32 *out) {
 
 // A barrier over the grid that counts one block more than there are.
 // launch: grid=4 block=32 args=u32[1]=zeros u32[4]=zeros u32[4] cooperative
-// expect: deadlock any
+// expect: deadlock register
 KERNEL grid_barrier_counts_one_block_too_many(u32 *arrived, u32 *parts, u32 *out) {
     if (threadIdx.x == 0) {
         atomicExch(parts + blockIdx.x, blockIdx.x + 1);
@@ -46,7 +46,7 @@ KERNEL grid_barrier_counts_one_block_too_many(u32 *arrived, u32 *parts, u32 *out
 
 // Two warps, each waiting for the other to go first.
 // launch: grid=1 block=64 args=u32[64]=iota u32[64]
-// expect: deadlock any block=0
+// expect: deadlock register block=0
 KERNEL named_barriers_crosswise(const u32 *in, u32 *out) {
     __shared__ u32 tile[64];
     u32 t = threadIdx.x;
@@ -63,7 +63,7 @@ KERNEL named_barriers_crosswise(const u32 *in, u32 *out) {
 
 // The producer signals one barrier, the consumer waits at another.
 // launch: grid=1 block=64 args=u32[32]=iota u32[32]
-// expect: deadlock any block=0
+// expect: deadlock register block=0
 KERNEL named_barrier_with_the_wrong_number(const u32 *in, u32 *out) {
     __shared__ u32 slot[32];
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -78,7 +78,7 @@ KERNEL named_barrier_with_the_wrong_number(const u32 *in, u32 *out) {
 
 // The consumer takes one round more than the producer gives.
 // launch: grid=1 block=64 args=u32[128]=iota u32[32] u32:3
-// expect: deadlock any block=0
+// expect: deadlock register block=0
 KERNEL one_round_more_than_produced(const u32 *in, u32 *out, u32 rounds) {
     __shared__ u32 slot[32];
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, sum = 0;
@@ -98,7 +98,7 @@ KERNEL one_round_more_than_produced(const u32 *in, u32 *out, u32 rounds) {
 
 // One warp waits at the barrier of the block, the other spins on a flag that comes after that barrier.
 // launch: grid=1 block=64 args=u32[64]
-// expect: deadlock any block=0
+// expect: deadlock register block=0
 KERNEL barrier_against_spin(u32 *out) {
     __shared__ u32 flag;
     u32 t = threadIdx.x;

@@ -42,7 +42,8 @@ KERNEL global_counter_not_zeroed(u32 *counter, u32 *out) {
 // A copy that does not pass the registers: what it copies was never written.
 // launch: grid=1 block=8 args=f32[32] f32[8]
 // repaired: grid=1 block=8 args=f32[32]=iota f32[8]
-// expect: uninitialised-read any block=0 warp=0
+// expect: uninitialised-read global block=0 warp=0
+// may: uninitialised-read shared
 KERNEL global_async_copy_of_nothing(const float *in, float *out) {
     __shared__ __align__(16) float tile[32];
     u32 t = threadIdx.x;

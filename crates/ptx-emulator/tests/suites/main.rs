@@ -1,0 +1,6 @@
+//! The emulator's suites: planted bugs, kernels known to be right, and the truth of single instructions.
+
+mod correct;
+mod planted;
+mod support;
+mod truth;
