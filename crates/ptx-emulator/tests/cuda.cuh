@@ -11,7 +11,8 @@
 #define __constant__ __attribute__((constant))
 #define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
 #define __align__(n) __attribute__((aligned(n)))
-#define INLINE static inline __device__ __attribute__((always_inline))
+// Without debug information of its own, so that an instruction is put down to the line of the kernel that asked for it.
+#define INLINE static inline __device__ __attribute__((always_inline, nodebug))
 
 // A bug and its repair in one place: the file is compiled twice, with BUG defined and without.
 #ifdef BUG

@@ -52,7 +52,7 @@ KERNEL shared_float4_from_a_float_array(const float *in, float *out, u32 one) {
     if (t == 0) tile.length = one;
     __syncwarp();
     float4 v = *(float4 *)(data + (t & 7) * 4 * one); // BUG
-    out[t] = v.x + v.w;
+    out[t] = v.x + v.y + v.z + v.w;
 }
 
 // Shared arrays declared for floats, of odd length: the alignment is the declared one, 4.
