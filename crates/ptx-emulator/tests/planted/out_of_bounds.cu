@@ -118,6 +118,18 @@ KERNEL shared_read_before_the_start(const float *in, float *out, int n) {
     out[t] = BUG_OR_REPAIR(t < n, t > 0) ? tile[t - 1] : 0.0f; // BUG
 }
 
+// The last element of one array, plus one: what lies there belongs to no variable, whatever is declared next.
+// launch: grid=1 block=32 args=u32[32]=iota u32[32] u32:1
+// expect: out-of-bounds shared block=0 warp=0 lane=31
+KERNEL shared_between_two_arrays(const u32 *in, u32 *out, u32 one) {
+    __shared__ u32 first[32], second[32];
+    u32 t = threadIdx.x;
+    second[31 - t] = in[t];
+    first[BUG_OR_REPAIR(t + one, (t + one) & 31)] = in[t]; // BUG
+    __syncwarp();
+    out[t] = first[t == 0 ? 1 : t] + second[t];
+}
+
 // Dynamic shared memory for 32 floats, used by 64 threads.
 // launch: grid=1 block=64 shared=128 args=f32[64]=iota f32[64]
 // repaired: grid=1 block=64 shared=256 args=f32[64]=iota f32[64]
