@@ -113,7 +113,7 @@ impl<'a> Launched<'a> {
     }
 
     /// The device address of a host address inside a mapping; other addresses stay as they are.
-    pub fn from_host(&self, address: u64) -> u64 {
+    pub fn to_device(&self, address: u64) -> u64 {
         for (first, bytes, device) in &self.host {
             if address.wrapping_sub(*first) < *bytes {
                 return device + (address - first);

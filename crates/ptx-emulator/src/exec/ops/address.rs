@@ -169,7 +169,7 @@ fn sort_out(cx: &mut Cx<'_>, addresses: &Row64, bytes: u32) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let (mut outside, mut misaligned, mut freed) = (0_u32, 0_u32, 0_u32);
     for l in lanes(cx.mask) {
-        let address = launch.from_host(addresses[l]);
+        let address = launch.to_device(addresses[l]);
         let Some(index) = launch.view_of(address) else {
             outside |= 1 << l;
             continue;
@@ -195,7 +195,7 @@ fn sort_out(cx: &mut Cx<'_>, addresses: &Row64, bytes: u32) -> Vec<Group> {
             group.offsets[l] = offset;
         }
     }
-    let first = |mask: u32| launch.from_host(addresses[mask.trailing_zeros() as usize & 31]);
+    let first = |mask: u32| launch.to_device(addresses[mask.trailing_zeros() as usize & 31]);
     if outside != 0 {
         let address = first(outside);
         cx.report(FindingKind::OutOfBounds, Space::Global, outside, || match launch.view_of(address) {

@@ -225,12 +225,14 @@ unsafe fn product<const K: usize>(cx: &mut Cx<'_>, i: &Inst, shape: Shape) {
                 }
             }
         }
-        for k in 0..K {
-            for m in 0..16 {
+        for m in 0..16 {
+            let mut row = c[m];
+            for k in 0..K {
                 for n in 0..8 {
-                    c[m][n] = a[m][k].mul_add(b[k][n], c[m][n]);
+                    row[n] = a[m][k].mul_add(b[k][n], row[n]);
                 }
             }
+            c[m] = row;
         }
         for r in 0..nc {
             let mut row = [0_u32; 32];
