@@ -51,7 +51,7 @@ KERNEL one_group_too_many_pending(const float *in, float *out, u32 tiles) {
     copy_async_4(&buffer[0][t], in + t);
     copy_async_commit();
     for (u32 k = 0; k < tiles; ++k) {
-        if (k + 1 < tiles) copy_async_4(&buffer[(k + 1) & 1][t], in + (k + 1) * 32 + t);
+        if (k + 1 < tiles) copy_async_4(&buffer[(k + 1) & 1][t], in + (k + 1) * 32 + t); // BUG
         copy_async_commit();
         copy_async_wait<BUG_OR_REPAIR(2, 1)>();
         __syncthreads();

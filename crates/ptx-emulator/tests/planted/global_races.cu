@@ -79,7 +79,7 @@ KERNEL split_k_into_one_tile(const float *a, const float *b, float *c, u32 depth
 // expect: global-race global
 KERNEL blocks_overlap_in_a_grid_stride_loop(const float *in, float *out, u32 n) {
     u32 stride = blockDim.x * BUG_OR_REPAIR(1, gridDim.x);
-    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) out[i] = in[i] * in[i]; // BUG
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) out[i] = in[i] + blockIdx.x; // BUG
 }
 
 // A matrix transposed in place, tile by tile, by blocks that own one tile each.
@@ -89,33 +89,4 @@ KERNEL blocks_transpose_in_place(float *data, float *out, u32 n) {
     u32 x = blockIdx.x * 4 + threadIdx.x, y = blockIdx.y * 4 + threadIdx.y;
     float v = data[y * n + x];                  // BUG
     BUG_OR_REPAIR(data, out)[x * n + y] = v;    // BUG
-}
-
-// One block counts with atomics, the other reads with a plain load.
-// launch: grid=2 block=32 args=u32[1]=zeros u32[32]=zeros
-// expect: global-race global
-KERNEL plain_read_of_an_atomic_counter(u32 *counter, u32 *out) {
-    if (blockIdx.x == 0)
-        atomicAdd(counter, 1u); // BUG
-    else
-        out[threadIdx.x] = BUG_OR_REPAIR(*counter, atomicAdd(counter, 0u)); // BUG
-}
-
-// The last block adds up the parts; which block is last is asked before the part is written.
-// launch: grid=4 block=32 args=f32[128]=iota f32[4]=zeros u32[1]=zeros f32[1]=zeros
-// expect: global-race global
-KERNEL last_block_asks_too_early(const float *in, float *parts, u32 *arrived, float *out) {
-    float v = in[blockIdx.x * 32 + threadIdx.x];
-    for (int by = 16; by > 0; by /= 2) v += __shfl_xor_sync(FULL, v, by);
-    if (threadIdx.x != 0) return;
-    ONLY_BUG(u32 before = atomicAdd(arrived, 1u);)
-    parts[blockIdx.x] = v; // BUG
-    __threadfence();
-    ONLY_REPAIRED(u32 before = atomicAdd(arrived, 1u);)
-    if (before == gridDim.x - 1) {
-        __threadfence();
-        float sum = 0.0f;
-        for (u32 i = 0; i < gridDim.x; ++i) sum += ((volatile float *)parts)[i]; // BUG
-        *out = sum;
-    }
 }

@@ -52,7 +52,7 @@ KERNEL shared_float4_from_a_float_array(const float *in, float *out, u32 one) {
     if (t == 0) tile.length = one;
     __syncwarp();
     float4 v = *(float4 *)(data + (t & 7) * 4 * one); // BUG
-    out[t] = v.x + v.y + v.z + v.w;
+    out[t] = v.x + v.y + v.z + v.w; // BUG
 }
 
 // Shared arrays declared for floats, of odd length: the alignment is the declared one, 4.
@@ -72,6 +72,7 @@ KERNEL shared_declared_alignment(const float *in, float *out) {
 // Dynamic memory: pairs carved behind an odd number of floats.
 // launch: grid=1 block=8 shared=128 args=u32:3 f32[8]
 // expect: misaligned shared block=0 warp=0 lane=0
+// may: uninitialised-read shared
 KERNEL shared_float2_behind_three_floats(u32 weights, float *out) {
     extern __shared__ __align__(16) float dynamic[];
     float *pairs = dynamic + BUG_OR_REPAIR(weights, (weights + 1) / 2 * 2);
@@ -79,18 +80,19 @@ KERNEL shared_float2_behind_three_floats(u32 weights, float *out) {
     float2 v = {(float)t, 1.0f};
     *(float2 *)(pairs + t * 2) = v; // BUG
     __syncwarp();
-    out[t] = pairs[t * 2];
+    out[t] = pairs[t * 2]; // BUG
 }
 
 // A copy of 16 bytes to an address that is a multiple of 4.
 // launch: grid=1 block=8 args=f32[32]=iota f32[8] u32:1
 // expect: misaligned shared block=0 warp=0 lane=0
+// may: uninitialised-read shared
 KERNEL shared_async_copy_of_sixteen(const float *in, float *out, u32 skew) {
     __shared__ __align__(16) float tile[36];
     u32 t = threadIdx.x;
     copy_async_16(tile + t * 4 + BUG_OR_REPAIR(skew, 0), in + t * 4); // BUG
     copy_async_wait_all();
-    out[t] = tile[t * 4 + 1];
+    out[t] = tile[t * 4 + 1]; // BUG
 }
 
 // Rows of 12 bytes for ldmatrix, which wants 16.

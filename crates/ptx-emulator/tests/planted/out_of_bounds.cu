@@ -11,7 +11,7 @@ KERNEL global_write_off_by_one(float *out, u32 n) {
 
 // A grid rounded up to whole blocks, and no guard.
 // launch: grid=3 block=64 args=f32[130] u32:130
-// expect: out-of-bounds global block=2 warp=0 lane=2
+// expect: out-of-bounds global block=2
 KERNEL global_write_without_guard(float *out, u32 n) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     ONLY_REPAIRED(if (i < n))
@@ -53,7 +53,7 @@ KERNEL global_vector_straddles_the_end(const float *in, float *out, u32 n) {
     float sum = 0.0f;
     if (BUG_OR_REPAIR(i, i + 3) < n) {
         float4 v = *(const float4 *)(in + i); // BUG
-        sum = v.x + v.y + v.z + v.w;
+        sum = v.x + v.y + v.z + v.w; // BUG
     } else {
         for (; i < n; ++i) sum += in[i];
     }
@@ -139,7 +139,7 @@ KERNEL shared_past_the_dynamic_size(const float *in, float *out) {
     u32 t = threadIdx.x;
     dynamic[t] = in[t]; // BUG
     __syncthreads();
-    out[t] = dynamic[t ^ 1];
+    out[t] = dynamic[t ^ 1]; // BUG
 }
 
 // Two arrays carved from one allocation; the second begins at bytes that were counted as floats.
@@ -152,21 +152,21 @@ KERNEL shared_carved_in_the_wrong_unit(const float *in, float *out, u32 n) {
     dynamic[t] = in[t];
     second[t] = in[t]; // BUG
     __syncwarp();
-    out[t] = dynamic[t] + second[t];
+    out[t] = dynamic[t] + second[t]; // BUG
 }
 
 // A vector read of which the second half is not there: 34 floats hold 17 pairs, or 8 and a half fours.
 // launch: grid=1 block=32 shared=136 args=f32[34]=iota f32[32] u32:34
 // expect: out-of-bounds shared block=0 warp=0 lane=8
 KERNEL shared_vector_straddles_the_end(const float *in, float *out, u32 n) {
-    extern __shared__ __align__(16) float dynamic[];
+    extern __shared__ __align__(16) float vectors[];
     u32 t = threadIdx.x;
-    dynamic[t] = in[t];
-    if (t < 2) dynamic[t + 32] = in[t + 32];
+    vectors[t] = in[t];
+    if (t < 2) vectors[t + 32] = in[t + 32];
     __syncwarp();
     float4 v = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (t * 4 + BUG_OR_REPAIR(0, 3) < n) v = *(float4 *)(dynamic + t * 4); // BUG
-    out[t] = v.x + v.y + v.z + v.w;
+    if (t * 4 + BUG_OR_REPAIR(0, 3) < n) v = *(float4 *)(vectors + t * 4); // BUG
+    out[t] = v.x + v.y + v.z + v.w; // BUG
 }
 
 // A row too many for ldmatrix: the address of row 16 of 16.

@@ -190,7 +190,7 @@ KERNEL register_predicate_never_set(const u32 *in, u32 *out) {
 KERNEL register_accumulator_not_zeroed(const u32 *in, float *out) {
     u32 a = in[threadIdx.x];
     float c;
-    asm volatile("{ .reg .f32 c0, c1, c2, c3, s0;" BUG_OR_REPAIR("", " mov.f32 s0, 0f00000000;")
+    asm volatile("{ .reg .f32 c0, c1, c2, c3, s0;" BUG_OR_REPAIR("", " mov.f32 s0, 0f00000000;") // BUG
                  " mov.f32 c1, 0f00000000; mov.f32 c2, c1; mov.f32 c3, c1;"
                  " mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {c0, c1, c2, c3}, {%1, %1, %1, %1}, {%1, %1}, {s0, c1, c2, c3};" // BUG
                  " mov.f32 %0, c0; }" // BUG
