@@ -193,7 +193,7 @@ fn buffer(device: &mut Device, spec: &str) -> u64 {
 
 /// The orders that a kernel is run in.
 fn orders() -> Vec<Options> {
-    let base = Options { instruction_limit: 20_000, ..Options::default() };
+    let base = Options { instruction_limit: 100_000, ..Options::default() };
     [None, Some(1), Some(2), Some(3)].into_iter().map(|seed| Options { seed, ..base.clone() }).collect()
 }
 

@@ -114,7 +114,7 @@ fn from_floats_to_integers() {
                             let value = match from.decode(flushed(*from, ftz, v[0])) {
                                 // No number becomes 0; the highest bit alone where 64 bits are on either side.
                                 Value::Nan if *from == F64 || to.1 == 64 => {
-                                    return Want::Either(0, 1 << (to.1 - 1));
+                                    return Want::Either(0, extended(to, 1 << (to.1 - 1)));
                                 }
                                 Value::Nan => 0,
                                 Value::Infinite { negative } => {

@@ -103,6 +103,12 @@ fn negated(format: Format, bits: u64) -> u64 {
     bits ^ format.sign()
 }
 
+/// Not zero, and below 2⁻⁴⁵⁰.
+fn is_minute(v: &Value) -> bool {
+    let Value::Finite(x) = v else { return false };
+    !x.mantissa.is_zero() && x.exponent + x.mantissa.bits() < -450
+}
+
 /// One exact function of up to three inputs.
 type Function = fn(&[Value], Rounding) -> Value;
 

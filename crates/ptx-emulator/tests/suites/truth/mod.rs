@@ -193,8 +193,7 @@ fn special_floats(format: Format) -> Vec<u64> {
 
 /// Random floats: any bits, or bits near those of the first, so that sums cancel and round.
 fn random_floats(format: Format, arity: usize, random: &mut Random) -> Vec<u64> {
-    let all = format.sign() * 2 - 1;
-    let all = if format.width() == 64 { u64::MAX } else { all };
+    let all = u64::MAX >> (64 - format.width());
     let first = random.bits() & all;
     let mut case = vec![first];
     let near = random.u32().is_multiple_of(2);
