@@ -80,9 +80,6 @@ fn sums_products_quotients() {
     rows.extend(typed("mad.hi", &["u32", "s32", "s64"], 3, &cases, |v, n| {
         Want::Bits(low(((v[0] * v[1]) >> n) + v[2], n))
     }));
-    rows.extend(typed("mad.hi.sat", &["s32"], 3, &cases, move |v, n| {
-        Want::Bits(low(clamp(((v[0] * v[1]) >> n) + v[2]), n))
-    }));
     let undefined = |v: &[i128], n: u32| v[1] == 0 || v[1] == -1 && v[0] == -(1 << (n - 1));
     rows.extend(typed("div", &ALL, 2, &cases, move |v, n| {
         if undefined(v, n) { Want::Anything } else { Want::Bits(low(v[0] / v[1], n)) }
