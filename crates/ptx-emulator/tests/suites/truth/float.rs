@@ -134,7 +134,14 @@ fn row<'a>(
         want: Box::new(move |case| {
             let values: Vec<Value> =
                 case.iter().map(|v| format.decode(modifiers.input(format, *v))).collect();
-            modifiers.output(format, &function(&values, rounding), rounding)
+            let result = function(&values, rounding);
+            // f64 in the directed roundings is exact only where no number comes near the smallest ones (README, "What is
+            // modelled, and what is not").
+            let directed = format == F64 && rounding != Rounding::Nearest;
+            if directed && values.iter().chain([&result]).any(is_minute) {
+                return Want::Anything;
+            }
+            modifiers.output(format, &result, rounding)
         }),
         cases,
     }
