@@ -67,6 +67,12 @@ struct Run {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Write the annotated source listing, one self-contained HTML page.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Where the listing looks for sources, besides the PTX file's folder; may be given more than once.
+    #[arg(long, value_name = "DIR")]
+    source: Vec<PathBuf>,
     /// Which checks are made; accesses outside of memory are always found.
     #[arg(long, default_value = "all")]
     checks: Which,
@@ -178,8 +184,29 @@ fn run_kernel(run: &Run) -> Result<u8, String> {
     for dump in &run.dump {
         write_dump(dump, &buffers, &memory)?;
     }
+    if let Some(file) = &run.html {
+        let page = report::HtmlReport {
+            kernel: &kernel.name,
+            ptx: module.name(),
+            grid: run.grid,
+            block: run.block,
+            dynamic_shared: run.shared,
+            report: &result,
+            gpus: &Gpu::NAMES.map(|name| Gpu::named(name).unwrap_or_else(Gpu::a100)),
+            source: &|name| find_source(run, name),
+        };
+        std::fs::write(file, page.render()).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
     print(run, &result, &gpu);
     Ok(if result.findings.is_empty() && result.stopped.is_none() { 0 } else { FOUND })
+}
+
+/// The text of a source file named by `.loc`: under the folders given and the PTX file's, by its path and by its last part.
+fn find_source(run: &Run, name: &str) -> Option<String> {
+    let beside = run.file.parent().map(Path::to_path_buf);
+    let folders = run.source.iter().cloned().chain(beside);
+    let last = Path::new(name).file_name()?;
+    folders.flat_map(|f| [f.join(name), f.join(last)]).find_map(|path| std::fs::read_to_string(path).ok())
 }
 
 fn print(run: &Run, result: &Report, gpu: &Gpu) {

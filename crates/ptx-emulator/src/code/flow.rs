@@ -105,8 +105,12 @@ pub(crate) fn reconvergence(insts: &mut [Inst], tables: &[Vec<u32>]) {
     }
     let mut number = vec![usize::MAX; n + 1];
     let mut order = post_order(&reversed, exit);
-    // Blocks of endless loops never reach the exit: each loop gets an edge to it.
-    for b in 0..n {
+    // Loops that end only by a guarded exit, or never, do not reach the exit: they get an edge to it, from where lanes leave
+    // if they do, otherwise from their end.
+    let leaves =
+        |b: &usize| matches!(insts[graph.end(*b, insts.len()) - 1].control, Control::Exit | Control::Trap);
+    let (leaving, others): (Vec<usize>, Vec<usize>) = (0..n).rev().partition(leaves);
+    for b in leaving.into_iter().chain(others) {
         if !order.contains(&b) {
             successors[b].push(exit);
             reversed[exit].push(b);

@@ -118,6 +118,14 @@ fn mask(bits: u32) -> u64 {
     if bits == 64 { !0 } else { (1 << bits) - 1 }
 }
 
+/// An integer as the register holds it: cut off, and of 8 bits extended by its sign to the 16 of the smallest register.
+fn held(value: i128, to: Kind) -> u64 {
+    match to {
+        Kind::Signed(8) => u64::from(i16::from(value as i8) as u16),
+        _ => value as u64 & mask(to.bits()),
+    }
+}
+
 fn limits(kind: Kind) -> (i128, i128) {
     match kind {
         Kind::Signed(n) => (-(1_i128 << (n - 1)), (1_i128 << (n - 1)) - 1),
@@ -166,9 +174,9 @@ fn convert(x: u64, imm: i64) -> u64 {
             Kind::F64 => integer_to_f64(value, rounding).to_bits(),
             Kind::Unsigned(_) | Kind::Signed(_) if imm & SAT != 0 => {
                 let (least, most) = limits(to);
-                value.clamp(least, most) as u64 & mask(to.bits())
+                held(value.clamp(least, most), to)
             }
-            Kind::Unsigned(_) | Kind::Signed(_) => value as u64 & mask(to.bits()),
+            Kind::Unsigned(_) | Kind::Signed(_) => held(value, to),
             _ => from_f64(integer_odd(value), to, rounding, imm),
         };
     }
@@ -187,9 +195,9 @@ fn convert(x: u64, imm: i64) -> u64 {
         if value.is_nan() {
             // PTX ISA, "cvt": zero, but the top bit alone from f64 or to 64 bits.
             let wide = from == Kind::F64 || to.bits() == 64;
-            return if wide { 1 << (to.bits() - 1) } else { 0 };
+            return if wide { held(1 << (to.bits() - 1), to) } else { 0 };
         }
-        return (to_integral(value, rounding) as i128).clamp(least, most) as u64 & mask(to.bits());
+        return held((to_integral(value, rounding) as i128).clamp(least, most), to);
     }
     let value = if imm & INTEGRAL != 0 { to_integral(value, rounding) } else { value };
     from_f64(value, to, rounding, imm)
