@@ -48,6 +48,9 @@ INTRINSIC float __int_as_float(int x) { return __builtin_bit_cast(float, x); }
 INTRINSIC unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
 INTRINSIC float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }
 
+INTRINSIC int __popc(unsigned x) { return __builtin_popcount(x); }
+INTRINSIC unsigned __ballot_sync(unsigned mask, bool predicate) { return __nvvm_vote_ballot_sync(mask, predicate); }
+INTRINSIC unsigned atomicAdd(unsigned *at, unsigned value) { return __nvvm_atom_add_gen_i((int *)at, int(value)); }
 INTRINSIC float __shfl_down_sync(unsigned mask, float value, unsigned delta) {
     return __nvvm_shfl_sync_down_f32(mask, value, delta, 31);
 }
@@ -93,6 +96,17 @@ INTRINSIC void write_four(bf16 *p, float4 v) {
     bf16 x, y, z, w;
     from_f32(v.x, x), from_f32(v.y, y), from_f32(v.z, z), from_f32(v.w, w);
     *(uint2 *)p = make_uint2(x.bits | unsigned(y.bits) << 16, z.bits | unsigned(w.bits) << 16);
+}
+
+// Four values from a row of `channels`, zeros past its end; `whole` says that rows keep 16-byte alignment.
+__device__ __forceinline__ float4 load_four(const float *__restrict__ row, int channel, int channels, bool whole) {
+    if (whole) return channel < channels ? *(const float4 *)(row + channel) : make_float4(0, 0, 0, 0);
+    float4 v;
+    v.x = channel < channels ? row[channel] : 0.0f;
+    v.y = channel + 1 < channels ? row[channel + 1] : 0.0f;
+    v.z = channel + 2 < channels ? row[channel + 2] : 0.0f;
+    v.w = channel + 3 < channels ? row[channel + 3] : 0.0f;
+    return v;
 }
 
 // e^x, x ≤ 88; 0 below −87.33, where the result would leave the normal numbers. x = n·ln 2 + r, |r| ≤ ln 2 / 2;

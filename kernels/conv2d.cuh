@@ -131,17 +131,6 @@ __device__ __forceinline__ void advance(Walk &at, const Product &p, const Row *r
 // Slices of a whole walk.
 __device__ __forceinline__ int slices(const Product &p, int channels, int depth) { return p.y.taps * p.x.taps * tiles(channels, depth); }
 
-// Four values from a row of `channels`, zeros past its end; `whole` says that rows keep 16-byte alignment.
-__device__ __forceinline__ float4 load_four(const float *__restrict__ row, int channel, int channels, bool whole) {
-    if (whole) return channel < channels ? *(const float4 *)(row + channel) : make_float4(0, 0, 0, 0);
-    float4 v;
-    v.x = channel < channels ? row[channel] : 0.0f;
-    v.y = channel + 1 < channels ? row[channel + 1] : 0.0f;
-    v.z = channel + 2 < channels ? row[channel + 2] : 0.0f;
-    v.w = channel + 3 < channels ? row[channel + 3] : 0.0f;
-    return v;
-}
-
 // Writes up to four values of a target row from `column` on, with bias and addend where given.
 template <class T>
 __device__ __forceinline__ void store_four(T *__restrict__ y, const float *__restrict__ bias, const T *__restrict__ add,
