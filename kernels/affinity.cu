@@ -102,14 +102,24 @@ constexpr int DEPTH = 32;       // channels at a time
 constexpr int STEP = DEPTH + 4; // floats from pixel to pixel: a pad, so that 8 pixels' same 16 bytes fill all banks
 constexpr int PLANES = 34;
 
-// Calls `visit(plane, dy, dx)` for the half-stencil of radius 5 (dy² + dx² < 25), in the order of its planes.
-template <class Visit> __device__ __forceinline__ void stencil(Visit visit) {
+// Calls `visit(plane, dy, dx)` for the half-stencil of radius 5 (dy² + dx² < 25), in the order of its planes: unrolled
+// where the planes' sums are registers.
+constexpr __device__ bool in_stencil(int dy, int dx) { return (dy > 0 || dx > 0) && dy * dy + dx * dx < RADIUS * RADIUS; }
+template <class Visit> __device__ __forceinline__ void unrolled_stencil(Visit visit) {
     int plane = 0;
 #pragma unroll
     for (int dy = 0; dy <= REACH; ++dy)
 #pragma unroll
         for (int dx = -REACH; dx <= REACH; ++dx)
-            if ((dy > 0 || dx > 0) && dy * dy + dx * dx < RADIUS * RADIUS) visit(plane++, dy, dx);
+            if (in_stencil(dy, dx)) visit(plane++, dy, dx);
+}
+template <class Visit> __device__ __forceinline__ void rolled_stencil(Visit visit) {
+    int plane = 0;
+#pragma unroll 1
+    for (int dy = 0; dy <= REACH; ++dy)
+#pragma unroll 1
+        for (int dx = -REACH; dx <= REACH; ++dx)
+            if (in_stencil(dy, dx)) visit(plane++, dy, dx);
 }
 
 template <bool EXP>
@@ -139,7 +149,7 @@ __device__ __forceinline__ void tiled(const float *__restrict__ f, float *__rest
 #pragma unroll 1
         for (int k = 0; k < DEPTH; k += 4) {
             const float4 a = read_four(own + k);
-            stencil([&](int plane, int dy, int dx) {
+            unrolled_stencil([&](int plane, int dy, int dx) {
                 const float4 b = read_four(own + (dy * HALO_WIDTH + dx) * STEP + k);
                 sum[plane] += fabsf(a.x - b.x);
                 sum[plane] += fabsf(a.y - b.y);
@@ -149,11 +159,14 @@ __device__ __forceinline__ void tiled(const float *__restrict__ f, float *__rest
         }
         __syncthreads();
     }
+    // Through shared memory into a loop that is small; each thread reads what it wrote, and the tile is no longer needed.
+#pragma unroll
+    for (int p = 0; p < PLANES; ++p) tile[p * TILE_THREADS + threadIdx.x] = sum[p];
     const int y = top + ty, x = left + tx;
     if (y >= height || x >= width) return;
     const int at = (blockIdx.z * PLANES * height + y) * width + x;
-    stencil([&](int plane, int dy, int dx) {
-        const float d = factor * sum[plane];
+    rolled_stencil([&](int plane, int dy, int dx) {
+        const float d = factor * tile[plane * TILE_THREADS + threadIdx.x];
         out[at + plane * height * width] = grid.exists(y, x, dy, dx) ? (EXP ? exp_f32(-d) : d) : not_a_number();
     });
 }

@@ -8,14 +8,19 @@
 // x N×H×W×I, w O×KH×KW×I, y N×H'×W'×O; bias (O) and add (like y: the shortcut) may be null. Every rung takes every
 // shape. A 1×1 convolution of stride 1 is a matrix product, and these are then its rungs.
 //
+// From rung 2 on a kernel goes both ways. With `backward` it computes
+//
+//   dx = add + Σ over the outputs that saw each pixel;  source dy, target dx, weight I×KH×KW×O
+//   (conv2d_transpose_weight_* of w), and the shape is forward's still.
+//
 // rung  kernel                        idea                                           bounded by
 // 0     conv2d_forward_direct_f32     one thread one output                          L1 and L2: two loads a multiply-add
 // 1     conv2d_forward_tiled_f32      16×16 outputs share 16-deep slices of both     shared memory: two loads a
 //                                     operands through shared memory                 multiply-add
-// 2     conv2d_forward_blocks_f32     128×128 outputs a block, 8×8 a thread in       issue of multiply-adds: 16 of them a
+// 2     conv2d_blocks_f32             128×128 outputs a block, 8×8 a thread in       issue of multiply-adds: 16 of them a
 //                                     registers, 16-byte loads everywhere            16-byte shared load
 //
-// Backward for x (dx, rung 2's loop on dy and the transposed weight) and for w (dw, two launches) follow below.
+// All f32 rungs add the terms of one output in the same order, taps outside and channels inside: same bits.
 #include "conv2d.cuh"
 
 // ---- rung 0 ---------------------------------------------------------------------------------------------------------
@@ -122,19 +127,19 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[8][8], const float *
     }
 }
 
-template <bool BACKWARD>
-__device__ __forceinline__ void blocks(const float *__restrict__ source, const float *__restrict__ weight,
-                                       const float *__restrict__ bias, const float *__restrict__ add,
-                                       float *__restrict__ target, const Shape &shape) {
+// Both directions: see the head of the file. Forward: grid (⌈N·H'·W' / 128⌉, ⌈O / 128⌉), block 256. Backward: grid
+// (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 128⌉, ⌈I / 128⌉, stride²).
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
+conv2d_blocks_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
+                  const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
     alignas(16) __shared__ float tile[BLOCK_DEPTH * (BLOCK_ROWS + BLOCK_COLUMNS)];
     float *a = tile, *b = tile + BLOCK_DEPTH * BLOCK_ROWS;
     __shared__ Product p;
     __shared__ Row rows[BLOCK_ROWS];
     const int first_row = blockIdx.x * BLOCK_ROWS, first_column = blockIdx.y * BLOCK_COLUMNS;
-    const int channels = BACKWARD ? shape.out_channels : shape.channels;
-    const int columns = BACKWARD ? shape.channels : shape.out_channels;
-    if (threadIdx.x == 0) p = product<BACKWARD>(shape);
+    if (threadIdx.x == 0) p = product(CONV2D_SHAPE, backward);
     __syncthreads();
+    const int source_channels = p.channels, columns = p.columns;
     if (first_row >= p.rows) return; // phases differ in size
     if (threadIdx.x < BLOCK_ROWS) rows[threadIdx.x] = source_row(p, first_row + threadIdx.x);
     __syncthreads();
@@ -142,7 +147,7 @@ __device__ __forceinline__ void blocks(const float *__restrict__ source, const f
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int row = warp / 4 * 64 + lane / 4 * 4, column = warp % 4 * 32 + lane % 4 * 4;
     const int line = threadIdx.x / 4, depth = threadIdx.x % 4 * 4; // what this thread copies
-    const bool whole = channels % 4 == 0;
+    const bool whole = source_channels % 4 == 0;
     float acc[8][8];
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -150,21 +155,21 @@ __device__ __forceinline__ void blocks(const float *__restrict__ source, const f
         for (int j = 0; j < 8; ++j) acc[i][j] = 0.0f;
 
     Walk at = {0, 0, 0, {-1, -1}, 0};
-    seek(at, p, rows, line, first_column + line, channels);
-    for (int step = slices(p, channels, BLOCK_DEPTH); step > 0; --step) {
+    seek(at, p, rows, line, first_column + line, source_channels);
+    for (int step = slices(p, source_channels, BLOCK_DEPTH); step > 0; --step) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float4 zero = make_float4(0, 0, 0, 0);
             const int copied = line + 64 * half, channel = at.channel + depth;
-            const float *from = source + at.source[half] * channels;
-            const float *weights = weight + at.weight + 64 * half * shape.kernel_height * shape.kernel_width * channels;
-            write_transposed(a, depth, copied, at.source[half] >= 0 ? load_four(from, channel, channels, whole) : zero);
+            const float *from = source + at.source[half] * source_channels;
+            const float *weights = weight + at.weight + 64 * half * kernel_height * kernel_width * source_channels;
+            write_transposed(a, depth, copied, at.source[half] >= 0 ? load_four(from, channel, source_channels, whole) : zero);
             const bool exists = first_column + copied < columns;
-            write_transposed(b, depth, copied, exists ? load_four(weights, channel, channels, whole) : zero);
+            write_transposed(b, depth, copied, exists ? load_four(weights, channel, source_channels, whole) : zero);
         }
         __syncthreads();
         multiply_slice(acc, a, b, row, column);
-        advance(at, p, rows, line, first_column + line, channels, BLOCK_DEPTH);
+        advance(at, p, rows, line, first_column + line, source_channels, BLOCK_DEPTH);
         __syncthreads();
     }
     // 32 rows at a time: what the tiles have room for.
@@ -180,24 +185,38 @@ __device__ __forceinline__ void blocks(const float *__restrict__ source, const f
                 }
         }
         __syncthreads();
-        write_results<BACKWARD, BLOCK_THREADS>(tile, 32, p, first_row + round * 32, first_column, columns, target, bias, add);
+        write_results<BLOCK_THREADS>(tile, 32, p, first_row + round * 32, first_column, target, bias, add);
         __syncthreads();
     }
 }
 
-// Grid (⌈N·H'·W' / 128⌉, ⌈O / 128⌉), block 256.
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
-conv2d_forward_blocks_f32(const float *__restrict__ x, const float *__restrict__ w, const float *__restrict__ bias,
-                          const float *__restrict__ add, float *__restrict__ y, CONV2D_PARAMETERS) {
-    blocks<false>(x, w, bias, add, y, CONV2D_SHAPE);
+// ---- weights for backward -------------------------------------------------------------------------------------------
+
+constexpr int SQUARE = 32, SQUARE_LINES = 8;
+
+// out[i, tap, o] = w[o, tap, i], through shared memory so that both sides are read and written in order. Read once and
+// written once: bounded by memory. Grid (⌈I / 32⌉, ⌈O / 32⌉, KH·KW), block 256.
+template <class T> __device__ __forceinline__ void transpose_weight(const T *__restrict__ w, T *__restrict__ out, int out_channels, int taps, int channels) {
+    __shared__ T tile[SQUARE][SQUARE + 1];
+    const int lane = threadIdx.x % WARP, line = threadIdx.x / WARP, tap = blockIdx.z;
+#pragma unroll 1
+    for (int j = line; j < SQUARE; j += SQUARE_LINES) {
+        const int o = blockIdx.y * SQUARE + j, i = blockIdx.x * SQUARE + lane;
+        if (o < out_channels && i < channels) tile[j][lane] = w[(o * taps + tap) * channels + i];
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int j = line; j < SQUARE; j += SQUARE_LINES) {
+        const int i = blockIdx.x * SQUARE + j, o = blockIdx.y * SQUARE + lane;
+        if (o < out_channels && i < channels) out[(i * taps + tap) * out_channels + o] = tile[lane][j];
+    }
 }
 
-// ---- backward for x -------------------------------------------------------------------------------------------------
-
-// dx = add + Σ over outputs that saw the pixel. w is I×KH×KW×O. Grid (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 128⌉, ⌈I / 128⌉,
-// stride²), block 256.
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
-conv2d_backward_data_blocks_f32(const float *__restrict__ dy, const float *__restrict__ w, const float *__restrict__ add,
-                                float *__restrict__ dx, CONV2D_PARAMETERS) {
-    blocks<true>(dy, w, nullptr, add, dx, CONV2D_SHAPE);
+extern "C" __global__ void __launch_bounds__(SQUARE *SQUARE_LINES)
+conv2d_transpose_weight_f32(const float *__restrict__ w, float *__restrict__ out, int out_channels, int taps, int channels) {
+    transpose_weight(w, out, out_channels, taps, channels);
+}
+extern "C" __global__ void __launch_bounds__(SQUARE *SQUARE_LINES)
+conv2d_transpose_weight_bf16(const bf16 *__restrict__ w, bf16 *__restrict__ out, int out_channels, int taps, int channels) {
+    transpose_weight(w, out, out_channels, taps, channels);
 }

@@ -51,27 +51,29 @@ __device__ __forceinline__ Axis backward_axis(int out_size, int size, int kernel
     return {grid, phase, stride, (phase + padding - tap * dilation) / stride, 1, -(dilation / common), out_size, tap, tap_step, taps};
 }
 
-// One phase of a convolution in either direction, as a product.
+// One phase of a convolution in either direction, as a product. It lies in shared memory: what all threads agree on needs
+// no registers of each.
 struct Product {
     Axis y, x;
-    int rows;            // target pixels of this phase
-    int columns;         // target channels
+    int rows;     // target pixels of this phase
+    int columns;  // target channels
+    int channels; // source channels
     int kernel_width, kernel_size;
     int target_height, target_width;
 };
 
-template <bool BACKWARD> __device__ __forceinline__ Product product(const Shape &s) {
+__device__ __forceinline__ Product product(const Shape &s, bool backward) {
     Product p;
-    if (BACKWARD) {
+    if (backward) {
         const int phase_y = blockIdx.z / s.stride, phase_x = blockIdx.z % s.stride;
         p.y = backward_axis(s.out_height, s.height, s.kernel_height, s.stride, s.padding, s.dilation, phase_y);
         p.x = backward_axis(s.out_width, s.width, s.kernel_width, s.stride, s.padding, s.dilation, phase_x);
-        p.columns = s.channels;
+        p.columns = s.channels, p.channels = s.out_channels;
         p.target_height = s.height, p.target_width = s.width;
     } else {
         p.y = forward_axis(s.out_height, s.height, s.kernel_height, s.stride, s.padding, s.dilation);
         p.x = forward_axis(s.out_width, s.width, s.kernel_width, s.stride, s.padding, s.dilation);
-        p.columns = s.out_channels;
+        p.columns = s.out_channels, p.channels = s.channels;
         p.target_height = s.out_height, p.target_width = s.out_width;
     }
     p.rows = s.batch * p.y.grid * p.x.grid;
@@ -100,7 +102,7 @@ __device__ __forceinline__ int target_pixel(const Product &p, int row) {
 
 // The walk of one thread over taps and, within a tap, slices of `depth` source channels. The thread copies source rows
 // `line` and `line + 64` and weight columns `column` and `column + 64`; what it keeps in registers is where they are
-// now. Product and rows are kept in shared memory, and looked at only where the tap changes: 30 registers less.
+// now. The rows lie in shared memory and are looked at only where the tap changes: registers are scarce.
 struct Walk {
     int channel, r, s;
     int source[2]; // index of the source pixel, -1 outside the image
@@ -161,16 +163,15 @@ __device__ __forceinline__ int result_index(int row, int column) {
     return row * RESULT_COLUMNS + (column / 4 ^ row % 4 * 2) * 4 + column % 4;
 }
 // Writes `count` rows that lie in `results`, the first of them row `first_row` of the product.
-template <bool BACKWARD, int BLOCK, class T>
-__device__ __forceinline__ void write_results(const float *results, int count, const Product &p, int first_row, int first_column, int columns,
+template <int BLOCK, class T>
+__device__ __forceinline__ void write_results(const float *results, int count, const Product &p, int first_row, int first_column,
                                               T *__restrict__ y, const float *__restrict__ bias, const T *__restrict__ add) {
     const int column = threadIdx.x % WARP * 4;
 #pragma unroll 1
     for (int r = threadIdx.x / WARP; r < count; r += BLOCK / WARP) {
         const int row = first_row + r;
         if (row >= p.rows) return;
-        const int pixel = BACKWARD ? target_pixel(p, row) : row;
-        store_four(y, bias, add, pixel, first_column + column, columns, read_four(results + result_index(r, column)));
+        store_four(y, bias, add, target_pixel(p, row), first_column + column, p.columns, read_four(results + result_index(r, column)));
     }
 }
 

@@ -36,18 +36,17 @@ template <int SHIFT> __device__ __forceinline__ int chunk_offset(int line, int c
 
 // Runs `multiply(stage)` for each slice while later ones are on their way. Then the results leave by halves of 64 rows:
 // `lay(results)` writes those of the calling warp's half to shared memory.
-template <class T, int STAGES, bool BACKWARD, int COLUMN_SHIFT, class Multiply, class Lay, class Out>
+template <class T, int STAGES, int COLUMN_SHIFT, class Multiply, class Lay, class Out>
 __device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *__restrict__ weight, const float *__restrict__ bias,
-                                         const Out *__restrict__ add, Out *__restrict__ y, const Shape &shape, char *stages,
+                                         const Out *__restrict__ add, Out *__restrict__ y, const Shape &shape, bool backward, char *stages,
                                          Multiply multiply, Lay lay) {
     constexpr int CHUNK = 16 / sizeof(T), DEPTH = LINE / sizeof(T);
     __shared__ Product p;
     __shared__ Row rows[LINES];
     const int first_row = blockIdx.x * LINES, first_column = blockIdx.y * LINES;
-    const int channels = BACKWARD ? shape.out_channels : shape.channels;
-    const int columns = BACKWARD ? shape.channels : shape.out_channels;
-    if (threadIdx.x == 0) p = product<BACKWARD>(shape);
+    if (threadIdx.x == 0) p = product(shape, backward);
     __syncthreads();
+    const int channels = p.channels, columns = p.columns;
     if (first_row >= p.rows) return; // phases differ in size
     if (threadIdx.x < LINES) rows[threadIdx.x] = source_row(p, first_row + threadIdx.x);
     __syncthreads();
@@ -92,7 +91,7 @@ __device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *
         __syncthreads();
         if (threadIdx.x / (THREADS / 2) == half) lay(results);
         __syncthreads();
-        write_results<BACKWARD, THREADS>(results, LINES / 2, p, first_row + half * LINES / 2, first_column, columns, y, bias, add);
+        write_results<THREADS>(results, LINES / 2, p, first_row + half * LINES / 2, first_column, y, bias, add);
     }
 }
 
@@ -100,9 +99,9 @@ INTRINSIC unsigned operand(float, unsigned bits) { return round_to_tf32(bits); }
 INTRINSIC unsigned operand(bf16, unsigned bits) { return bits; }
 
 // A warp's 64×32 outputs are 4×4 tiles of 16×8.
-template <class T, class Out, int STAGES, bool BACKWARD>
+template <class T, class Out, int STAGES>
 __device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const T *__restrict__ weight, const float *__restrict__ bias,
-                                             const Out *__restrict__ add, Out *__restrict__ target, const Shape &shape) {
+                                             const Out *__restrict__ add, Out *__restrict__ target, const Shape &shape, bool backward) {
     extern __shared__ float4 dynamic[]; // STAGES × 16 KB
     char *stages = (char *)dynamic;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -140,7 +139,7 @@ __device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const
             }
         }
     };
-    pipeline<T, STAGES, BACKWARD, 1>(source, weight, bias, add, target, shape, stages, multiply, [&](float *results) {
+    pipeline<T, STAGES, 1>(source, weight, bias, add, target, shape, backward, stages, multiply, [&](float *results) {
         // A lane has columns 2·(l % 4) and the next, of row l / 4 and of row l / 4 + 8.
 #pragma unroll
         for (int i = 0; i < 4; ++i)

@@ -4,9 +4,9 @@
 // them are in conv2d.cu, the product in conv2d.cuh, the pipeline in conv2d_pipeline.cuh.
 //
 // rung  kernel                      idea                                            bounded by
-// 3     conv2d_forward_async_f32    rung 2 with the next slice under way while      issue of multiply-adds
+// 3     conv2d_async_f32            rung 2 with the next slice under way while      issue of multiply-adds
 //                                   this one is multiplied; one barrier a slice
-// 4     conv2d_forward_mma_tf32     mma.sync 16×8×8 on fragments from ldmatrix,     tensor pipe; each step of two mma
+// 4     conv2d_mma_tf32             mma.sync 16×8×8 on fragments from ldmatrix,     tensor pipe; each step of two mma
 //                                   three stages: 48 KB, two blocks an SM           also rounds three registers to tf32
 //
 // Rung 3 adds in the order of rungs 0 to 2 and gives their bits. Rung 4 rounds both operands to tf32 (10 bits, nearest)
@@ -17,10 +17,10 @@ constexpr int STAGES_F32 = 2, STAGES_TF32 = 3;
 
 // ---- rung 3 ---------------------------------------------------------------------------------------------------------
 
-// Grid (⌈N·H'·W' / 128⌉, ⌈O / 128⌉), block 256.
+// Forward and backward, grid as rung 2, block 256.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_forward_async_f32(const float *__restrict__ x, const float *__restrict__ w, const float *__restrict__ bias,
-                         const float *__restrict__ add, float *__restrict__ y, CONV2D_PARAMETERS) {
+conv2d_async_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
+                 const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
     alignas(16) __shared__ char stages[STAGES_F32 * STAGE];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     // 8 rows, 8 apart; 4 columns and the 4 that are 16 on.
@@ -46,7 +46,7 @@ conv2d_forward_async_f32(const float *__restrict__ x, const float *__restrict__ 
             }
         }
     };
-    pipeline<float, STAGES_F32, false, 2>(x, w, bias, add, y, CONV2D_SHAPE, stages, multiply, [&](float *results) {
+    pipeline<float, STAGES_F32, 2>(source, weight, bias, add, target, CONV2D_SHAPE, backward, stages, multiply, [&](float *results) {
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
@@ -58,19 +58,9 @@ conv2d_forward_async_f32(const float *__restrict__ x, const float *__restrict__ 
 
 // ---- rung 4 ---------------------------------------------------------------------------------------------------------
 
-// Grid (⌈N·H'·W' / 128⌉, ⌈O / 128⌉), block 256, dynamic shared memory 48 KB.
+// Forward and backward, grid as rung 2, block 256, dynamic shared memory 48 KB.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_forward_mma_tf32(const float *__restrict__ x, const float *__restrict__ w, const float *__restrict__ bias,
-                        const float *__restrict__ add, float *__restrict__ y, CONV2D_PARAMETERS) {
-    tensor_cores<float, float, STAGES_TF32, false>(x, w, bias, add, y, CONV2D_SHAPE);
-}
-
-// ---- backward for x -------------------------------------------------------------------------------------------------
-
-// dx = add + Σ over outputs that saw the pixel. w is I×KH×KW×O. Grid (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 128⌉, ⌈I / 128⌉,
-// stride²), block 256, dynamic shared memory 48 KB.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_backward_data_mma_tf32(const float *__restrict__ dy, const float *__restrict__ w, const float *__restrict__ add,
-                              float *__restrict__ dx, CONV2D_PARAMETERS) {
-    tensor_cores<float, float, STAGES_TF32, true>(dy, w, nullptr, add, dx, CONV2D_SHAPE);
+conv2d_mma_tf32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
+                const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
+    tensor_cores<float, float, STAGES_TF32>(source, weight, bias, add, target, CONV2D_SHAPE, backward);
 }

@@ -166,20 +166,20 @@ __device__ __forceinline__ void whole(const float *__restrict__ planes, const fl
             if (m < count) y[(first + m) * pixels + i] = now[pad + i].v[m];
 }
 
-// y = T^steps x. Grid ⌈L / 2⌉ (or 4), block 1024, dynamic shared memory 2·(h·w + 2·pad)·8 (or 16) bytes; where a block has
-// less, rung 1 walks.
+// y = T^steps x. Grid ⌈L / 2⌉, block 1024, dynamic shared memory 2·(h·w + 2·pad)·8 bytes; where a block has less, rung 1.
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 walk_whole_2_f32(const float *__restrict__ planes, const float *__restrict__ inverse_degree, const int *__restrict__ offsets,
                  const float *__restrict__ x, float *__restrict__ y, int height, int width, int plane_count, int pad, int maps, int steps) {
     whole<2, false>(planes, inverse_degree, offsets, nullptr, x, y, height, width, plane_count, pad, maps, steps);
 }
+// Grid ⌈L / 4⌉, block 1024, dynamic shared memory 2·(h·w + 2·pad)·16 bytes.
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 walk_whole_4_f32(const float *__restrict__ planes, const float *__restrict__ inverse_degree, const int *__restrict__ offsets,
                  const float *__restrict__ x, float *__restrict__ y, int height, int width, int plane_count, int pad, int maps, int steps) {
     whole<4, false>(planes, inverse_degree, offsets, nullptr, x, y, height, width, plane_count, pad, maps, steps);
 }
 
-// y = Σ_{k ≤ degree} coefficients[k]·T_k(T) x; launch as rung 3. The coefficients of x^t: c_k = 2^{1−t}·C(t, (t−k)/2) for
+// y = Σ_{k ≤ degree} coefficients[k]·T_k(T) x, launched as rung 3, dynamic shared memory likewise. The coefficients of x^t: c_k = 2^{1−t}·C(t, (t−k)/2) for
 // t − k even (c_0 half of that), 0 for odd; what is left out moves y by at most Σ_{k > degree} c_k of x's range.
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 walk_chebyshev_2_f32(const float *__restrict__ planes, const float *__restrict__ inverse_degree, const int *__restrict__ offsets,
@@ -187,6 +187,7 @@ walk_chebyshev_2_f32(const float *__restrict__ planes, const float *__restrict__
                      int plane_count, int pad, int maps, int degree) {
     whole<2, true>(planes, inverse_degree, offsets, coefficients, x, y, height, width, plane_count, pad, maps, degree);
 }
+// As rung 3 of 4 maps, dynamic shared memory likewise.
 extern "C" __global__ void __launch_bounds__(WHOLE_THREADS)
 walk_chebyshev_4_f32(const float *__restrict__ planes, const float *__restrict__ inverse_degree, const int *__restrict__ offsets,
                      const float *__restrict__ coefficients, const float *__restrict__ x, float *__restrict__ y, int height, int width,
