@@ -6,11 +6,10 @@ use crate::finding::Finding;
 use crate::gpu::Gpu;
 use crate::memory::{LoadedModule, Memory};
 
-/// Which faults are looked for. Accesses outside of all memory are always found and never performed.
+/// Which faults are looked for. Accesses outside of memory, to freed memory and misaligned ones are always found and never
+/// performed, as are exceeded launch limits and deadlocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checks {
-    /// Misaligned accesses.
-    pub alignment: bool,
     /// Reads of global, shared and local bytes, and of registers, that nothing has written.
     pub initialised: bool,
     /// Races on shared memory between warps.
@@ -29,7 +28,6 @@ impl Checks {
     /// All checks.
     pub fn all() -> Self {
         Self {
-            alignment: true,
             initialised: true,
             shared_races: true,
             global_races: true,
@@ -39,10 +37,9 @@ impl Checks {
         }
     }
 
-    /// Only what cannot be turned off: accesses outside of memory, launch limits, deadlock.
+    /// Only what cannot be turned off.
     pub fn none() -> Self {
         Self {
-            alignment: false,
             initialised: false,
             shared_races: false,
             global_races: false,
@@ -75,7 +72,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// All checks, counters, natural order, parallel, the limits of an A100, 2³² instructions a warp.
+    /// All checks, counters, natural order, parallel, the limits of an A100, 2²⁷ instructions a warp.
     fn default() -> Self {
         Self {
             checks: Checks::all(),
@@ -84,7 +81,7 @@ impl Default for Options {
             parallel: true,
             gpu: Gpu::a100(),
             cooperative: false,
-            instruction_limit: 1 << 32,
+            instruction_limit: 1 << 27,
         }
     }
 }

@@ -25,7 +25,10 @@
 //! # }
 //! ```
 
+mod check;
+mod code;
 mod counters;
+mod decode;
 mod error;
 mod exec;
 mod finding;
@@ -33,7 +36,9 @@ mod gpu;
 mod launch;
 mod memory;
 mod module;
-mod report;
+mod ptx;
+pub mod report;
+mod soft;
 
 pub use counters::{
     Counters, Executed, GlobalCounters, InstructionClass, LineCounters, LowerBound, SharedCounters,
@@ -44,3 +49,8 @@ pub use gpu::Gpu;
 pub use launch::{Checks, Launch, Options, ParameterBytes, Report, Stop};
 pub use memory::{Allocation, LoadedModule, Memory};
 pub use module::{KernelInfo, Module, Parameter, Registers};
+
+/// An f32 to the nearest f16 (ties to even), as its bits.
+pub fn f32_to_f16(x: f32) -> u16 {
+    soft::f32_to_f16(x.to_bits()) as u16
+}

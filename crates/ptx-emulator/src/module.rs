@@ -71,10 +71,11 @@ pub struct Module {
     pub(crate) inner: Arc<ModuleData>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ModuleData {
     pub name: String,
     pub kernels: Vec<KernelInfo>,
+    pub codes: Vec<crate::code::Code>,
     pub variables: Vec<Variable>,
 }
 
@@ -102,10 +103,8 @@ impl Module {
     /// # Errors
     /// Text that is not PTX, and instructions that the emulator does not know, with line, column and the text.
     pub fn parse(source: &str, name: &str) -> Result<Self, ParseError> {
-        let _ = source;
-        Ok(Self {
-            inner: Arc::new(ModuleData { name: name.to_owned(), kernels: Vec::new(), variables: Vec::new() }),
-        })
+        let text = crate::ptx::parse(source, name)?;
+        Ok(Self { inner: Arc::new(crate::decode::module(&text, name)?) })
     }
 
     /// The name given to [`Module::parse`].
