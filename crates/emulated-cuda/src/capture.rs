@@ -193,6 +193,11 @@ impl State {
         Ok(graph)
     }
 
+    /// Drops the captures under way in a context that goes.
+    pub fn forget_captures(&mut self, context: Handle) {
+        self.captures.retain(|_, c| c.context != context);
+    }
+
     /// Marks a capture as failed.
     pub fn invalidate(&mut self, capture: Handle) {
         if let Some(capture) = self.captures.get_mut(&capture) {

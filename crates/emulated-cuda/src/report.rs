@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ptx_emulator::{Counters, Finding, GlobalCounters, Gpu, InstructionClass, Report, SharedCounters};
+use ptx_emulator::{Finding, Gpu, Report};
 use serde_json::{Value, json};
 
 use crate::driver::{Handle, State};
@@ -146,67 +146,25 @@ impl State {
                 "detail": failure.detail,
             })),
             "findings_in_all": log.findings_in_all,
-            "findings": log.findings.iter().map(finding).collect::<Vec<_>>(),
+            "findings": findings(&log.findings),
             "launches_in_all": log.launches,
             "launches": log.kept.iter().map(|l| launch(l, &self.settings.gpu)).collect::<Vec<_>>(),
         })
     }
 }
 
-fn finding(f: &Finding) -> Value {
-    json!({
-        "kind": f.kind.name(), "space": f.space.name(), "kernel": f.kernel, "block": f.block, "warp": f.warp,
-        "lane": f.lane, "file": f.file, "line": f.line, "ptx_line": f.ptx_line, "instruction": f.instruction,
-        "message": f.message, "count": f.count,
-    })
-}
-
+/// A launch as the emulator's own JSON has it, with its shape.
 fn launch(record: &LaunchRecord, gpu: &Gpu) -> Value {
-    let bound = record.report.counters.lower_bound(gpu);
-    json!({
-        "kernel": record.kernel, "grid": record.grid, "block": record.block,
-        "dynamic_shared": record.dynamic_shared, "findings": record.report.findings.len(),
-        "counters": counters(&record.report.counters),
-        "lower_bound": {
-            "gpu": bound.gpu, "seconds": bound.seconds(), "resource": bound.resource(),
-            "resources": bound.resources.iter().map(|(name, s)| json!({ "resource": name, "seconds": s })).collect::<Vec<_>>(),
-        },
-    })
+    let mut object = ptx_emulator::report::json(&record.report, &[record.report.counters.lower_bound(gpu)]);
+    object["kernel"] = json!(record.kernel);
+    object["grid"] = json!(record.grid);
+    object["block"] = json!(record.block);
+    object["dynamic_shared"] = json!(record.dynamic_shared);
+    object
 }
 
-fn global(c: &GlobalCounters) -> Value {
-    json!({ "requests": c.requests, "sectors": c.sectors, "bytes": c.bytes, "efficiency": c.efficiency() })
-}
-
-fn shared(c: &SharedCounters) -> Value {
-    json!({
-        "requests": c.requests, "wavefronts": c.wavefronts, "ideal_wavefronts": c.ideal_wavefronts, "bytes": c.bytes,
-    })
-}
-
-fn counters(c: &Counters) -> Value {
-    let classes: serde_json::Map<String, Value> = InstructionClass::ALL
-        .iter()
-        .filter(|class| c.class(**class).warp > 0)
-        .map(|class| {
-            let executed = c.class(*class);
-            (class.name().to_string(), json!({ "warp": executed.warp, "lanes": executed.lanes }))
-        })
-        .collect();
-    json!({
-        "blocks": c.blocks, "warps": c.warps,
-        "instructions": { "warp": c.executed.warp, "lanes": c.executed.lanes }, "classes": classes,
-        "global_loads": global(&c.global_loads), "global_stores": global(&c.global_stores),
-        "shared_loads": shared(&c.shared_loads), "shared_stores": shared(&c.shared_stores),
-        "local_bytes": c.local_bytes, "branches": c.branches, "divergent_branches": c.divergent_branches,
-        "barriers": c.barriers, "flops": c.flops(), "f16_flops": c.f16_flops, "f32_flops": c.f32_flops,
-        "f64_flops": c.f64_flops, "tensor_f16_flops": c.tensor_f16_flops,
-        "tensor_tf32_flops": c.tensor_tf32_flops, "tensor_int_ops": c.tensor_int_ops,
-        "lines": c.lines.iter().map(|l| json!({
-            "file": l.file, "line": l.line, "warp": l.executed.warp, "lanes": l.executed.lanes,
-            "global_loads": global(&l.global_loads), "global_stores": global(&l.global_stores),
-            "shared": shared(&l.shared), "branches": l.branches, "divergent_branches": l.divergent_branches,
-            "flops": l.flops,
-        })).collect::<Vec<_>>(),
-    })
+/// Findings as the emulator's own JSON has them.
+fn findings(findings: &[Finding]) -> Value {
+    let report = Report { findings: findings.to_vec(), ..Report::default() };
+    ptx_emulator::report::json(&report, &[])["findings"].take()
 }

@@ -1,6 +1,6 @@
 //! What is stood in for and how strictly: from the environment, and by [`set`](Settings::set) while the program runs.
 
-use ptx_emulator::{Checks, Gpu};
+use ptx_emulator::{Checks, Gpu, Options};
 
 use crate::fault::Faults;
 
@@ -59,7 +59,7 @@ impl Default for Settings {
             parallel: true,
             order: Order::Late,
             driver_version: 12080,
-            instruction_limit: 1 << 32,
+            instruction_limit: Options::default().instruction_limit,
             faults: Faults::default(),
         }
     }

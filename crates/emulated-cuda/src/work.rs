@@ -151,7 +151,11 @@ fn verdict(kernel: &str, report: &Report) -> Result {
         n => format!(" ({} more findings)", n - 1),
     };
     match (worst, report.stopped) {
-        (Some(finding), _) => Err(Failure::new(code(finding.kind), format!("{finding}{more}"))),
+        // Programs print a driver's words on one line.
+        (Some(finding), _) => {
+            let words = finding.to_string().replace("\n  ", "; ");
+            Err(Failure::new(code(finding.kind), format!("{words}{more}")))
+        }
         (None, None) => Ok(()),
         (None, Some(Stop::Trap)) => {
             Err(Failure::new(CUresult::ERROR_ASSERT, format!("kernel {kernel}: a thread executed `trap`")))

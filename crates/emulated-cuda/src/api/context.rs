@@ -233,6 +233,7 @@ impl Driver {
         let mut state = self.wait_for_context(state, context);
         let broken = state.check(context);
         state.count_leaks(context);
+        state.forget_captures(context);
         state.contexts.remove(&context);
         state.streams.retain(|_, s| s.context != context);
         state.events.retain(|_, e| e.context != context);

@@ -50,7 +50,7 @@ impl Driver {
             ("seed", ""),
             ("order", "late"),
             ("driver_version", "12080"),
-            ("instruction_limit", "4294967296"),
+            ("instruction_limit", "134217728"),
         ] {
             driver.set(name, value);
         }
