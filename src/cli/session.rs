@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
+use crate::device::cuda::Gpu;
 use crate::device::{Device, Request};
 pub(super) use crate::error::path_json;
 use crate::progress::{Progress, handle_signals, print_line};
@@ -57,8 +59,8 @@ enum Precision {
 pub(super) struct Session {
     pub common: Common,
     pub progress: Progress,
-    /// Where to compute.
-    pub device: Device,
+    /// The GPU to compute on; `None` for the CPU.
+    pub gpu: Option<Arc<Gpu>>,
 }
 
 impl Session {
@@ -74,9 +76,9 @@ impl Session {
                 _ => log::LevelFilter::Trace,
             });
         }
-        let device = match Request::parse(&common.device)? {
+        let gpu = match Request::parse(&common.device)? {
             request if on_gpu => request.resolve()?,
-            Request::Auto | Request::Only(Device::Cpu) => Device::Cpu,
+            Request::Auto | Request::Only(Device::Cpu) => None,
             Request::Only(device) => {
                 let message = format!("this command does not compute on device `{device}` yet");
                 return Err(Error::new(ErrorKind::Unavailable, message).remedy(
@@ -84,6 +86,7 @@ impl Session {
                 ));
             }
         };
+        let device = gpu.as_ref().map_or(Device::Cpu, |gpu| gpu.device());
         if common.precision != Precision::F32 {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -96,16 +99,16 @@ impl Session {
             Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads")
         })?;
         handle_signals()?;
-        match device {
-            Device::Cpu => log::info!("device {device}, {} threads", rayon::current_num_threads()),
+        match &gpu {
+            None => log::info!("device {device}, {} threads", rayon::current_num_threads()),
             // A choice that was not spelt out is told.
-            _ if common.device == "auto" && !common.quiet => {
-                print_line(&format!("computing on {:?}", *device.gpu()?));
+            Some(gpu) if common.device == "auto" && !common.quiet => {
+                print_line(&format!("computing on {gpu:?}"))
             }
-            _ => log::info!("device {:?}", *device.gpu()?),
+            Some(gpu) => log::info!("device {gpu:?}"),
         }
         let progress = Progress::new(common.quiet);
-        Ok(Self { common, progress, device })
+        Ok(Self { common, progress, gpu })
     }
 
     /// The configuration of a command: a preset, the file over it, `--seed` over that.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::inputs::{repeated, show_repeated, tensor};
 use super::session::{Outcome, Session, path_json};
 use crate::config::{Config, Preset};
-use crate::device::{Device, cuda::Gpu};
+use crate::device::cuda::Gpu;
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::affinity::Stencil;
 use crate::ops::walk::{self, Transition};
@@ -56,9 +56,9 @@ impl Walk {
         let affinities = tensor(&self.affinities, "affinities")?;
         let maps = tensor(&self.maps, "maps")?;
         let stencil = Stencil::new(self.radius as usize, false)?;
-        let run = || match session.device {
-            Device::Cpu => self.on_cpu(&affinities, &maps, &stencil),
-            device => self.on_gpu(&device.gpu()?, &affinities, &maps, &stencil),
+        let run = || match &session.gpu {
+            None => self.on_cpu(&affinities, &maps, &stencil),
+            Some(gpu) => self.on_gpu(gpu, &affinities, &maps, &stencil),
         };
         let (walked, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("maps", &walked)], Dtype::F32, &[])?;

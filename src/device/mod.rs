@@ -48,19 +48,16 @@ impl Request {
         })
     }
 
-    /// The device to compute on. `auto` takes the first GPU if it can be used and the CPU otherwise; a device that was
-    /// named is tried, and never replaced by another.
+    /// The GPU to compute on, `None` for the CPU. `auto` takes the first GPU if it can be used and the CPU otherwise; a
+    /// device that was named is tried, and never replaced by another.
     ///
     /// # Errors
     /// A GPU that was named and cannot be used.
-    pub fn resolve(self) -> Result<Device> {
+    pub fn resolve(self) -> Result<Option<Arc<Gpu>>> {
         match self {
-            Self::Only(Device::Cpu) => Ok(Device::Cpu),
-            Self::Only(device) => device.gpu().map(|_| device),
-            Self::Auto => {
-                let first = Device::Cuda(0);
-                Ok(if first.gpu().is_ok() { first } else { Device::Cpu })
-            }
+            Self::Only(Device::Cpu) => Ok(None),
+            Self::Only(device) => device.gpu().map(Some),
+            Self::Auto => Ok(Device::Cuda(0).gpu().ok()),
         }
     }
 }

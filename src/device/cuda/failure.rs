@@ -27,7 +27,7 @@ pub(super) fn of_opening(device: Device, error: DriverError) -> Error {
         ),
         Code::CUDA_ERROR_INVALID_DEVICE => (
             format!("there is no GPU {}", device.to_string().trim_start_matches("cuda:")),
-            "`seedwalk doctor` lists the GPUs that there are",
+            "`seedwalk doctor` lists the GPUs that there are; --device cpu needs none",
         ),
         Code::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => (
             "the driver in the kernel and libcuda.so.1 are of different versions".to_string(),

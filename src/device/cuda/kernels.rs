@@ -20,9 +20,6 @@ const FILES: &[(&str, &str)] = &[
     ("walk", include_str!("../../../kernels/ptx/walk.ptx")),
 ];
 
-/// Shared memory that a block has without asking, in bytes.
-const DEFAULT_SHARED: u32 = 48 << 10;
-
 /// A launch's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -159,7 +156,7 @@ impl Gpu {
             return Err(Error::new(ErrorKind::Device, message));
         }
         let fail = |e| self.failure(&format!("launching {name}"), e);
-        if geometry.shared > DEFAULT_SHARED {
+        if geometry.shared > 0 {
             if geometry.shared > self.shared_per_block {
                 let message = format!(
                     "{name} needs {} bytes of shared memory, a block of this GPU has {}",
@@ -167,6 +164,7 @@ impl Gpu {
                 );
                 return Err(Error::new(ErrorKind::Device, message));
             }
+            // Without asking a block has 48 KB, the kernel's static memory among them.
             kernel
                 .function
                 .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, geometry.shared as i32)

@@ -5,6 +5,7 @@
 //! (`crates/emulated-cuda`): it executes and checks the same kernels on the CPU.
 
 mod buffer;
+mod emulator;
 mod failure;
 mod kernels;
 mod library;
@@ -18,6 +19,7 @@ use crate::device::Device;
 use crate::{Error, ErrorKind, Result};
 
 pub use buffer::{DeviceBuffer, Element};
+pub use emulator::Emulator;
 pub use kernels::kernel_names;
 pub(crate) use kernels::{Argument, Geometry};
 pub use library::emulated_driver;

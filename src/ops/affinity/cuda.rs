@@ -35,9 +35,9 @@ pub fn takes(rung: &Rung, stencil: &Stencil) -> bool {
 }
 
 /// A stencil's offsets (dy, dx) on the GPU, P×2.
-pub(crate) fn offsets(gpu: &Arc<Gpu>, stencil: &Stencil) -> Result<DeviceBuffer<i32>> {
+pub(crate) fn upload_offsets(gpu: &Arc<Gpu>, offsets: &[(usize, isize)]) -> Result<DeviceBuffer<i32>> {
     // Offsets are at most 64: `Stencil::new` sees to it.
-    let pairs: Vec<i32> = stencil.offsets().iter().flat_map(|&(dy, dx)| [dy as i32, dx as i32]).collect();
+    let pairs: Vec<i32> = offsets.iter().flat_map(|&(dy, dx)| [dy as i32, dx as i32]).collect();
     gpu.upload("the stencil", &pairs)
 }
 
@@ -77,7 +77,7 @@ pub fn affinities(gpu: &Arc<Gpu>, rung: &Rung, features: &Tensor, pairs: &Pairs)
         // SAFETY: the buffers have the sizes that the other arguments say.
         unsafe { gpu.launch(rung.kernel, Geometry { grid, threads: 128, shared: 0 }, &arguments)? };
     } else {
-        let offsets = offsets(gpu, &pairs.stencil)?;
+        let offsets = upload_offsets(gpu, pairs.stencil.offsets())?;
         let grid = [values.div_ceil(256) as u32, 1, 1];
         let arguments = [
             (&f).into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::device::cuda::{Argument, Geometry, Gpu, Rung};
-use crate::ops::affinity::{Stencil, cuda::offsets};
+use crate::ops::affinity::{Stencil, cuda::upload_offsets};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -47,14 +47,28 @@ fn whole_shared(pixels: usize, pad: usize) -> usize {
     2 * (pixels + 2 * pad) * WHOLE_MAPS * size_of::<f32>()
 }
 
+/// The planes of a stencil that have pairs on an h×w grid. The others are nothing but NaN, and on a grid that is narrower
+/// than their offset the partner would not lie ahead in memory, on which the kernels rely.
+fn planes_within(stencil: &Stencil, h: usize, w: usize) -> Vec<usize> {
+    let within = |plane: &usize| {
+        let (dy, dx) = stencil.offsets()[*plane];
+        dy < h && dx.unsigned_abs() < w
+    };
+    (0..stencil.len()).filter(within).collect()
+}
+
 /// The largest step from a pixel to a partner ahead of it, in pixels.
-fn pad(stencil: &Stencil, width: usize) -> usize {
-    stencil.offsets().iter().map(|&(dy, dx)| (dy * width).saturating_add_signed(dx)).max().unwrap_or(0)
+fn pad(stencil: &Stencil, h: usize, w: usize) -> usize {
+    let step = |plane: usize| {
+        let (dy, dx) = stencil.offsets()[plane];
+        (dy * w).saturating_add_signed(dx)
+    };
+    planes_within(stencil, h, w).into_iter().map(step).max().unwrap_or(0)
 }
 
 /// The fastest rung that takes a grid on a GPU.
 pub fn choose(gpu: &Gpu, stencil: &Stencil, height: usize, width: usize, steps: usize) -> &'static Rung {
-    let fits = whole_shared(height * width, pad(stencil, width)) <= gpu.shared_per_block() as usize;
+    let fits = whole_shared(height * width, pad(stencil, height, width)) <= gpu.shared_per_block() as usize;
     match (fits, steps) {
         (false, _) => &LADDER[0],
         // Below, the polynomial has hardly fewer terms than there are steps.
@@ -112,14 +126,24 @@ pub fn walk(
     if maps.is_empty() || steps == 0 {
         return Ok(maps.clone());
     }
-    let (pixels, pad, planes) = (h * w, pad(stencil, w), stencil.len());
+    let within = planes_within(stencil, h, w);
+    let (pixels, pad, planes) = (h * w, pad(stencil, h, w), within.len());
     let shared = whole_shared(pixels, pad);
     if rung.number != STEP && shared > gpu.shared_per_block() as usize {
         let message = format!("rung {} of the walk takes {}, not {h}×{w}", rung.name, rung.takes);
         return Err(Error::invalid(message));
     }
-    let offsets = offsets(gpu, stencil)?;
-    let given = gpu.upload("the affinities", affinities.data())?;
+    let offsets: Vec<_> = within.iter().map(|plane| stencil.offsets()[*plane]).collect();
+    let offsets = upload_offsets(gpu, &offsets)?;
+    let given = if planes == stencil.len() {
+        gpu.upload("the affinities", affinities.data())?
+    } else {
+        let kept: Vec<f32> = within
+            .iter()
+            .flat_map(|plane| affinities.data()[plane * pixels..][..pixels].iter().copied())
+            .collect();
+        gpu.upload("the affinities", &kept)?
+    };
     let weights = gpu.allocate::<f32>("the transition's planes", planes * (pad + pixels))?;
     let inverse_degree = gpu.allocate::<f32>("the degrees", pixels)?;
     let [height, width, plane_count, padding] = [h, w, planes, pad].map(Argument::size);

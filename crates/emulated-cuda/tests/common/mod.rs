@@ -1,4 +1,5 @@
 //! Loads the emulated driver before cudarc looks for `libcuda`, and lets one test at a time use it.
+#![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::ffi::CString;
 use std::path::PathBuf;
