@@ -40,6 +40,9 @@ pub(super) struct Walk {
     /// γ: pairs are closer than this on the feature grid
     #[arg(long, value_name = "γ", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=64))]
     radius: u32,
+    /// Pairs at the distance γ itself count too
+    #[arg(long)]
+    inclusive: bool,
     /// safetensors file to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -55,7 +58,7 @@ impl Walk {
         allowed.check().map_err(Error::of_usage)?;
         let affinities = tensor(&self.affinities, "affinities")?;
         let maps = tensor(&self.maps, "maps")?;
-        let stencil = Stencil::new(self.radius as usize, false)?;
+        let stencil = Stencil::new(self.radius as usize, self.inclusive)?;
         let run = || match &session.gpu {
             None => self.on_cpu(&affinities, &maps, &stencil),
             Some(gpu) => self.on_gpu(gpu, &affinities, &maps, &stencil),
@@ -90,7 +93,7 @@ impl Walk {
     fn affinities_at_fault(&self, error: Error) -> Error {
         error
             .in_file(&self.affinities)
-            .remedy("`affinities` is a plane for each pair of --radius, P×h×w, with values from 0 to 1")
+            .remedy("`affinities` is a plane for each pair of --radius (and --inclusive), P×h×w, from 0 to 1")
     }
 
     fn maps_at_fault(&self, error: Error) -> Error {
