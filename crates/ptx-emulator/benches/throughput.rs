@@ -1,0 +1,131 @@
+//! How many thread instructions a second the emulator executes: `cargo bench -p ptx-emulator --bench throughput`.
+//!
+//! A thread instruction is one active lane's instruction. Each row is the best of three runs, on one thread and on all
+//! threads of the machine; the results are compared with the host's own product first, so that a fast wrong emulator does
+//! not pass. On a machine with other work, compare instructions (`perf stat -e instructions:u`), not seconds.
+
+use std::time::Instant;
+
+use ptx_emulator::{Checks, Launch, LoadedModule, Memory, Module, Options, ParameterBytes};
+
+struct Case {
+    name: &'static str,
+    kernel: &'static str,
+    source: &'static str,
+    grid: [u32; 3],
+    block: u32,
+    n: usize,
+    k: usize,
+    /// bf16 operands, B transposed.
+    brain: bool,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        name: "tiled SGEMM, 256 × 256 × 256",
+        kernel: "sgemm",
+        source: include_str!("kernels/sgemm.ptx"),
+        grid: [2, 2, 1],
+        block: 256,
+        n: 256,
+        k: 256,
+        brain: false,
+    },
+    Case {
+        name: "bf16 mma GEMM, 256 × 256 × 512",
+        kernel: "mma_gemm",
+        source: include_str!("kernels/mma.ptx"),
+        grid: [4, 4, 1],
+        block: 128,
+        n: 256,
+        k: 512,
+        brain: true,
+    },
+];
+
+/// Small whole numbers, so that all products and sums are exact.
+fn value(i: usize) -> f32 {
+    ((i * 7919) % 13) as f32 - 6.0
+}
+
+fn bytes(values: impl Iterator<Item = f32>, brain: bool) -> Vec<u8> {
+    values
+        .flat_map(|x| {
+            let b = x.to_le_bytes();
+            if brain { b[2..].to_vec() } else { b.to_vec() }
+        })
+        .collect()
+}
+
+fn run(
+    case: &Case,
+    module: &LoadedModule,
+    memory: &mut Memory,
+    buffers: [u64; 3],
+    options: Options,
+) -> (f64, u64) {
+    let [a, b, c] = buffers;
+    let parameters =
+        ParameterBytes::new().address(a).address(b).address(c).i32(case.n as i32).i32(case.k as i32);
+    let launch = Launch {
+        kernel: case.kernel,
+        grid: case.grid,
+        block: [case.block, 1, 1],
+        dynamic_shared: 0,
+        parameters: parameters.bytes(),
+        options,
+    };
+    let start = Instant::now();
+    let report = launch.run(module, memory).expect("the kernel's parameters fit");
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(report.findings.is_empty(), "{}", report.findings[0]);
+    (seconds, report.counters.executed.lanes)
+}
+
+fn main() {
+    // `cargo bench` and `cargo test` pass arguments of their own harness, which mean nothing here.
+    println!("{:<32} {:<22} {:>14} {:>14}", "kernel", "mode", "1 thread M/s", "all threads M/s");
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    for case in &CASES {
+        let module = Module::parse(case.source, case.name).expect("the kernel parses");
+        let mut memory = Memory::new();
+        let module = memory.load_module(&module).expect("it has no variables");
+        let (n, k) = (case.n, case.k);
+        let a = bytes((0..n * k).map(value), case.brain);
+        let b = bytes((0..n * k).map(|i| value(i + 5)), case.brain);
+        let buffers =
+            [a.len() as u64, b.len() as u64, 4 * (n * n) as u64].map(|m| memory.allocate(m).expect("room"));
+        memory.write(buffers[0], &a).expect("in bounds");
+        memory.write(buffers[1], &b).expect("in bounds");
+        let (_, instructions) = run(case, &module, &mut memory, buffers, Options::default());
+        check(case, &memory, buffers[2]);
+        let modes = [
+            ("all checks, counters", Options::default()),
+            ("counters only", Options { checks: Checks::none(), ..Options::default() }),
+            ("nothing", Options { checks: Checks::none(), counters: false, ..Options::default() }),
+        ];
+        for (mode, options) in modes {
+            let mut best = [f64::INFINITY; 2];
+            for _ in 0..3 {
+                let alone = one.install(|| run(case, &module, &mut memory, buffers, options.clone()).0);
+                let all = run(case, &module, &mut memory, buffers, options.clone()).0;
+                best = [best[0].min(alone), best[1].min(all)];
+            }
+            let rate = best.map(|s| instructions as f64 / s / 1e6);
+            println!("{:<32} {mode:<22} {:>14.0} {:>14.0}", case.name, rate[0], rate[1]);
+        }
+    }
+}
+
+fn check(case: &Case, memory: &Memory, c: u64) {
+    let (n, k) = (case.n, case.k);
+    let mut got = vec![0; 4 * n * n];
+    memory.read(c, &mut got).expect("in bounds");
+    for (i, word) in got.chunks(4).enumerate() {
+        let (row, column) = (i / n, i % n);
+        let b = |kk: usize| value(if case.brain { column * k + kk } else { kk * n + column } + 5);
+        let want: f32 = (0..k).map(|kk| value(row * k + kk) * b(kk)).sum();
+        let got = f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        assert_eq!(got, want, "{} at {row}, {column}", case.name);
+    }
+}

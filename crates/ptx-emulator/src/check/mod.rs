@@ -1,0 +1,5 @@
+//! Race detection and what belongs to it.
+
+pub(crate) mod clock;
+pub(crate) mod global;
+pub(crate) mod shared;
