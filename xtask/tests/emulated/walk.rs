@@ -52,7 +52,7 @@ fn walked(a: &[f32], x: &[f32], (h, w, maps, steps, beta): (usize, usize, usize,
 fn chebyshev(t: usize) -> Vec<f32> {
     let choose = |n: usize, k: usize| (0..k).fold(1f64, |c, i| c * (n - i) as f64 / (i + 1) as f64);
     let c = |k: usize| 2f64.powi(1 - t as i32) * choose(t, (t - k) / 2) * if k == 0 { 0.5 } else { 1.0 };
-    (0..=t).map(|k| if (t - k) % 2 == 0 { c(k) as f32 } else { 0.0 }).collect()
+    (0..=t).map(|k| if (t - k).is_multiple_of(2) { c(k) as f32 } else { 0.0 }).collect()
 }
 
 #[test]
