@@ -9,7 +9,8 @@
 // stride, the same ones for all h of one remainder. The stride² pairs of remainders are *phases*; each is a dense
 // convolution with its own taps and one blockIdx.z. Forward has one phase.
 //
-// No tensor may have 2^31 values or more: indices within one are 32-bit.
+// Limits: a tensor has fewer than 2^31 values (indices are 32-bit), and the batch, padded heights and widths, and the
+// reach of a kernel, dilation·(KH − 1), stay below 2^15.
 #pragma once
 #include "common.cuh"
 
@@ -81,16 +82,17 @@ __device__ __forceinline__ Product product(const Shape &s, bool backward) {
     return p;
 }
 
-// Where a row's source pixels are: image start, and source coordinates of its first tap. A row past the end lies
-// outside every image, so that all its taps read zeros.
+// Where a row's source pixels are: its image, and the source coordinates of its first tap. A row past the end lies outside
+// every image, so that all its taps read zeros. In 16 bits, because it is a table in shared memory and two blocks of rung
+// 4 just fit where an SM has 100 KB.
 struct Row {
-    int image, y, x;
+    short image, y, x;
 };
 __device__ __forceinline__ Row source_row(const Product &p, int row) {
     const int q = row % p.x.grid, rest = row / p.x.grid;
     const int a = rest % p.y.grid, n = rest / p.y.grid;
-    const int y = p.y.source + a * p.y.source_step;
-    return {n * p.y.source_size * p.x.source_size, row < p.rows ? y : -(1 << 30), p.x.source + q * p.x.source_step};
+    const int y = p.y.source + a * p.y.source_step, x = p.x.source + q * p.x.source_step;
+    return {short(n), short(row < p.rows ? y : -0x8000), short(x)};
 }
 
 // Index of the row's target pixel.
@@ -115,7 +117,7 @@ __device__ __forceinline__ void seek(Walk &at, const Product &p, const Row *rows
         const Row row = rows[line + 64 * half];
         const int y = row.y + move_y, x = row.x + move_x;
         const bool inside = unsigned(y) < unsigned(p.y.source_size) && unsigned(x) < unsigned(p.x.source_size);
-        at.source[half] = inside ? row.image + y * p.x.source_size + x : -1;
+        at.source[half] = inside ? (row.image * p.y.source_size + y) * p.x.source_size + x : -1;
     }
     const int tap = (p.y.tap + at.r * p.y.tap_step) * p.kernel_width + p.x.tap + at.s * p.x.tap_step;
     at.weight = (column * p.kernel_size + tap) * channels;

@@ -98,6 +98,20 @@ __device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *
 INTRINSIC unsigned operand(float, unsigned bits) { return round_to_tf32(bits); }
 INTRINSIC unsigned operand(bf16, unsigned bits) { return bits; }
 
+// Writes a warp's 4×4 tiles of 16×8 results, of the 64 rows that leave together: a lane has columns 2·(l % 4) and the
+// next, of row l / 4 and of row l / 4 + 8.
+__device__ __forceinline__ void lay_tiles(float *results, const float (&acc)[4][4][4], int column, int lane) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int at = result_index(i * 16 + half * 8 + lane / 4, column + j * 8 + lane % 4 * 2);
+                *(float2 *)(results + at) = make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
+            }
+}
+
 // A warp's 64×32 outputs are 4×4 tiles of 16×8.
 template <class T, class Out, int STAGES>
 __device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const T *__restrict__ weight, const float *__restrict__ bias,
@@ -139,18 +153,8 @@ __device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const
             }
         }
     };
-    pipeline<T, STAGES, 1>(source, weight, bias, add, target, shape, backward, stages, multiply, [&](float *results) {
-        // A lane has columns 2·(l % 4) and the next, of row l / 4 and of row l / 4 + 8.
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int at = result_index(i * 16 + half * 8 + lane / 4, column + j * 8 + lane % 4 * 2);
-                    *(float2 *)(results + at) = make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
-                }
-    });
+    pipeline<T, STAGES, 1>(source, weight, bias, add, target, shape, backward, stages, multiply,
+                           [&](float *results) { lay_tiles(results, acc, column, lane); });
 }
 
 } // namespace

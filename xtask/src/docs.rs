@@ -90,19 +90,29 @@ fn row(out: &mut String, rung: &str, name: &str, kernel: &Kernel, shown: &[&Gpu]
     .expect("a String takes all");
 }
 
-/// Line and rung of each kernel that the comment at the head of a file lists: `// 3     name   idea`.
+/// Line and rung of each kernel that the comment at the head of a file lists: `// 3     name   idea`. A line without a
+/// number is of the rung before it if its name starts alike (`conv2d_mma_…`), otherwise of none.
 fn rungs(source: &str) -> BTreeMap<String, (usize, String)> {
+    let kin = |a: &str, b: &str| a.split('_').take(2).eq(b.split('_').take(2));
     let mut rungs = BTreeMap::new();
-    let mut rung = String::new();
+    let (mut rung, mut before) = (String::new(), String::new());
     for (line, text) in source.lines().take_while(|line| line.starts_with("//")).enumerate() {
         let words: Vec<&str> = text.trim_start_matches('/').split_whitespace().take(2).collect();
-        let (number, name) = match words[..] {
-            [number, name] if number.parse::<u32>().is_ok() => (number, name),
-            [name, _] if text.starts_with("//       ") => (rung.as_str(), name),
+        let name = match words[..] {
+            [number, name] if number.parse::<u32>().is_ok() => {
+                number.clone_into(&mut rung);
+                name
+            }
+            [name, _] if text.starts_with("//       ") => {
+                if !kin(name, &before) {
+                    rung.clear();
+                }
+                name
+            }
             _ => continue,
         };
         if name.contains('_') {
-            rung = number.to_owned();
+            name.clone_into(&mut before);
             rungs.insert(name.to_owned(), (line, rung.clone()));
         }
     }
@@ -114,20 +124,21 @@ mod tests {
     use super::*;
     use crate::machine_code::Figures;
 
-    const HEAD: &str = "// target sm_80\n//\n// rung  kernel    idea\n// 4     slow_f32  plain\n//                 text_here more\n// 5     fast_f32  better\n//       fast_f16  also\nint x;\n// 6 none_f32 x\n";
+    const HEAD: &str = "// target sm_80\n//\n// rung  kernel    idea\n// 4     slow_f32  plain\n//                 text_here more\n// 5     fast_mma_f32  better\n//       fast_mma_f16  also\n//       other_f32  else\nint x;\n// 6 none_f32 x\n";
 
     #[test]
     fn rungs_are_read_from_the_head_of_the_file() {
         let rungs = rungs(HEAD);
         assert_eq!(rungs["slow_f32"].1, "4");
-        assert_eq!(rungs["fast_f16"].1, "5");
+        assert_eq!(rungs["fast_mma_f16"].1, "5");
+        assert_eq!(rungs["other_f32"].1, "");
         assert!(!rungs.contains_key("none_f32"));
     }
 
     #[test]
     fn tables_are_filled_and_filling_twice_changes_nothing() {
         let mut baseline = Baseline::new();
-        for name in ["fast_f32", "slow_f32"] {
+        for name in ["fast_mma_f32", "slow_f32"] {
             let gpus = BTreeMap::from([(
                 "sm_80".to_owned(),
                 Figures { registers: 64, warps: 32, ffma: 7, ..Default::default() },
@@ -144,7 +155,7 @@ mod tests {
         );
         let (slow, fast) = (
             filled.find("| 4 | `slow_f32` | 256 | 2.0 | 64 / – / – / – | 32 of 64 / –"),
-            filled.find("| 5 | `fast_f32`"),
+            filled.find("| 5 | `fast_mma_f32`"),
         );
         assert!(slow.is_some() && slow < fast, "{filled}");
         assert_eq!(fill(&filled, &baseline, |_| HEAD.into()).unwrap(), filled);

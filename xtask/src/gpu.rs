@@ -65,7 +65,7 @@ impl Gpu {
         let of_warp = (registers * 32).next_multiple_of(256).max(256);
         let by_registers = (REGISTERS / of_warp / 4 * 4) / warps.next_multiple_of(4);
         let of_block = (shared + self.reserved).next_multiple_of(128);
-        let by_shared = if of_block == 0 { self.blocks } else { self.shared / of_block };
+        let by_shared = self.shared.checked_div(of_block).unwrap_or(self.blocks);
         by_registers.min(by_shared).min(self.warps / warps).min(self.blocks)
     }
 

@@ -8,6 +8,7 @@
 mod baseline;
 mod check;
 mod compile;
+mod counters;
 mod docs;
 mod gpu;
 mod machine_code;
@@ -50,6 +51,12 @@ enum Kernels {
         #[arg(long, default_value = "kernels")]
         kernels: PathBuf,
     },
+    /// Compare what the emulator counts at fixed shapes with kernels/counters.json
+    Counters {
+        /// Write the file instead
+        #[arg(long)]
+        update: bool,
+    },
     /// Write the tables in docs/kernels.md from kernels/baseline.json
     Docs {
         /// Fail if they would change, and write nothing
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Kernels::Build { update_baseline, kernels } => check::build(root, &within(kernels), update_baseline),
         Kernels::Check { require_tools, kernels } => check::check(root, &within(kernels), require_tools),
+        Kernels::Counters { update } => counters::counters(root, update),
         Kernels::Docs { check } => docs::write(root, check),
     };
     match outcome {

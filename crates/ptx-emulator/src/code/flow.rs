@@ -105,8 +105,11 @@ pub(crate) fn reconvergence(insts: &mut [Inst], tables: &[Vec<u32>]) {
     }
     let mut number = vec![usize::MAX; n + 1];
     let mut order = post_order(&reversed, exit);
-    // Blocks of endless loops never reach the exit: each loop gets an edge to it.
-    for b in 0..n {
+    // Blocks of endless loops never reach the exit: each loop gets an edge to it, where lanes leave it by a guarded exit if
+    // they do, and otherwise from its last block. An edge from the kernel's first block would let nobody meet.
+    let leaves = |b: &usize| insts[graph.end(*b, insts.len()) - 1].control == Control::Exit;
+    let (leaving, staying): (Vec<usize>, Vec<usize>) = (0..n).rev().partition(leaves);
+    for b in leaving.into_iter().chain(staying) {
         if !order.contains(&b) {
             successors[b].push(exit);
             reversed[exit].push(b);
