@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Usage,
     /// What was asked for does not exist on this machine or in this build.
     Unavailable,
+    /// A GPU or its driver failed.
+    Device,
 }
 
 /// Where in a file.

@@ -1,13 +1,14 @@
 //! `doctor`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
 use super::session::{Outcome, Session};
-use crate::{Error, Result};
+use crate::device::cuda;
+use crate::{Error, Result, show_path};
 
 /// Look at this machine: what is there, what is missing, what that means and what to do about it
 #[derive(Args)]
@@ -51,8 +52,15 @@ impl Finding {
 impl Doctor {
     pub fn run(self, _session: &Session) -> Result<Outcome> {
         let version = format!("seedwalk {}", env!("CARGO_PKG_VERSION"));
-        let findings =
-            [Finding::new("program", Status::Ok, version), processor(), threads(), memory(), folder(), gpu()];
+        let findings = [
+            Finding::new("program", Status::Ok, version),
+            processor(),
+            threads(),
+            memory(),
+            folder(),
+            gpu(),
+            emulated(),
+        ];
         let mut text = String::new();
         for f in &findings {
             let mark = match f.status {
@@ -139,35 +147,32 @@ fn folder() -> Finding {
     }
 }
 
-/// The driver and its library; this build computes on the CPU whatever they are.
+/// The driver and its GPUs.
 fn gpu() -> Finding {
-    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
-    let version = driver.as_deref().and_then(|text| {
-        text.split_whitespace()
-            .find(|w| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
-    });
-    let found = match (version, library()) {
-        (None, None) => "no NVIDIA driver".to_string(),
-        (None, Some(path)) => format!("{}, and no driver in the kernel", crate::show_path(&path)),
-        (Some(version), None) => format!("driver {version}, and no libcuda.so.1"),
-        (Some(version), Some(_)) => format!("driver {version}"),
-    };
-    Finding::new("gpu", Status::Note, format!("{found}; this build computes on the CPU"))
-        .remedy("--device auto and --device cpu work; --device cuda needs a build with the CUDA back end")
+    match cuda::survey() {
+        Ok((version, gpus)) => {
+            Finding::new("gpu", Status::Ok, format!("{}; driver for CUDA {version}", gpus.join(", ")))
+        }
+        Err(e) => {
+            let finding = Finding::new("gpu", Status::Note, e.message());
+            match e.how_to_mend() {
+                Some(remedy) => finding.remedy(remedy),
+                None => finding,
+            }
+        }
+    }
 }
 
-/// Where the driver's library lies.
-fn library() -> Option<PathBuf> {
-    let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let usual = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/nvidia/lib64",
-        "/usr/lib/wsl/lib",
-    ];
-    std::env::split_paths(&own)
-        .chain(usual.into_iter().map(PathBuf::from))
-        .map(|folder| folder.join("libcuda.so.1"))
-        .find(|path| path.exists())
+/// The stand-in for the driver.
+fn emulated() -> Finding {
+    match cuda::emulated_driver() {
+        Ok(path) => Finding::new("emulated", Status::Ok, format!("a GPU for checks: {}", show_path(&path))),
+        Err(e) => {
+            let finding = Finding::new("emulated", Status::Note, e.to_string());
+            match e.how_to_mend() {
+                Some(remedy) => finding.remedy(remedy),
+                None => finding,
+            }
+        }
+    }
 }

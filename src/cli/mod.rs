@@ -78,6 +78,11 @@ enum Command {
 }
 
 impl Command {
+    /// Whether the command can compute on a GPU.
+    fn on_gpu(&self) -> bool {
+        matches!(self, Self::Walk(_))
+    }
+
     fn run(self, session: &Session) -> crate::Result<Outcome> {
         match self {
             Self::Demo(command) => command.run(session),
@@ -125,6 +130,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let json = cli.common.json;
-    let outcome = Session::new(cli.common).and_then(|session| cli.command.run(&session));
+    let outcome =
+        Session::new(cli.common, cli.command.on_gpu()).and_then(|session| cli.command.run(&session));
     ExitCode::from(session::finish(outcome, json))
 }

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
-use crate::device::Device;
+use crate::device::cuda::Gpu;
+use crate::device::{Device, Request};
 pub(super) use crate::error::path_json;
 use crate::progress::{Progress, handle_signals, print_line};
 use crate::{Error, ErrorKind, Position, Result};
@@ -57,11 +59,14 @@ enum Precision {
 pub(super) struct Session {
     pub common: Common,
     pub progress: Progress,
+    /// The GPU to compute on; `None` for the CPU.
+    pub gpu: Option<Arc<Gpu>>,
 }
 
 impl Session {
-    /// Sets up threads, signals, log; refuses a device or a precision that there is not.
-    pub fn new(common: Common) -> Result<Self> {
+    /// Sets up threads, signals, log; refuses a device or a precision that there is not. `on_gpu` says whether the
+    /// command can compute on a GPU.
+    pub fn new(common: Common, on_gpu: bool) -> Result<Self> {
         // A second session in one process keeps the first one's log.
         if log::set_logger(&Log).is_ok() {
             log::set_max_level(match (common.quiet, common.verbose) {
@@ -71,7 +76,17 @@ impl Session {
                 _ => log::LevelFilter::Trace,
             });
         }
-        let device = Device::parse(&common.device)?;
+        let gpu = match Request::parse(&common.device)? {
+            request if on_gpu => request.resolve()?,
+            Request::Auto | Request::Only(Device::Cpu) => None,
+            Request::Only(device) => {
+                let message = format!("this command does not compute on device `{device}` yet");
+                return Err(Error::new(ErrorKind::Unavailable, message).remedy(
+                    "of the commands, `walk` does so far; use --device cpu, or auto, for the others",
+                ));
+            }
+        };
+        let device = gpu.as_ref().map_or(Device::Cpu, |gpu| gpu.device());
         if common.precision != Precision::F32 {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -84,9 +99,16 @@ impl Session {
             Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads")
         })?;
         handle_signals()?;
-        log::info!("device {device}, {} threads", rayon::current_num_threads());
+        match &gpu {
+            None => log::info!("device {device}, {} threads", rayon::current_num_threads()),
+            // A choice that was not spelt out is told.
+            Some(gpu) if common.device == "auto" && !common.quiet => {
+                print_line(&format!("computing on {gpu:?}"))
+            }
+            Some(gpu) => log::info!("device {gpu:?}"),
+        }
         let progress = Progress::new(common.quiet);
-        Ok(Self { common, progress })
+        Ok(Self { common, progress, gpu })
     }
 
     /// The configuration of a command: a preset, the file over it, `--seed` over that.

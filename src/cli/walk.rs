@@ -1,6 +1,7 @@
 //! `walk`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
@@ -8,9 +9,11 @@ use serde_json::json;
 use super::inputs::{repeated, show_repeated, tensor};
 use super::session::{Outcome, Session, path_json};
 use crate::config::{Config, Preset};
+use crate::device::cuda::Gpu;
 use crate::formats::safetensors::{Dtype, write_tensors};
 use crate::ops::affinity::Stencil;
-use crate::ops::walk::Transition;
+use crate::ops::walk::{self, Transition};
+use crate::tensor::Tensor;
 use crate::{Error, Result, show_path};
 
 /// Run the random walk on one image's affinities: a single step, for study and comparison
@@ -49,26 +52,51 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub fn run(self, _session: &Session) -> Result<Outcome> {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
         let mut allowed = Config::preset(Preset::Paper);
         allowed.walk.beta = self.beta;
         allowed.check().map_err(Error::of_usage)?;
         let affinities = tensor(&self.affinities, "affinities")?;
         let maps = tensor(&self.maps, "maps")?;
         let stencil = Stencil::new(self.radius as usize, self.inclusive)?;
-        let run = || {
-            let transition = Transition::new(&affinities, &stencil, self.beta).map_err(|e| {
-                e.in_file(&self.affinities)
-                    .remedy("`affinities` is a plane for each pair of --radius (and --inclusive), P×h×w")
-            })?;
-            transition
-                .walk(&maps, self.steps as usize)
-                .map_err(|e| e.in_file(&self.maps).remedy("`maps` is L×h×w, on the grid of the affinities"))
+        let run = || match &session.gpu {
+            None => self.on_cpu(&affinities, &maps, &stencil),
+            Some(gpu) => self.on_gpu(gpu, &affinities, &maps, &stencil),
         };
         let (walked, seconds) = repeated(self.repeat, run)?;
         write_tensors(&self.output, &[("maps", &walked)], Dtype::F32, &[])?;
         let text = format!("{}: {}", show_repeated(&seconds), show_path(&self.output));
         let json = json!({ "output": path_json(&self.output), "shape": walked.shape(), "seconds": seconds });
         Ok(Outcome::new(text, json))
+    }
+
+    fn on_cpu(&self, affinities: &Tensor, maps: &Tensor, stencil: &Stencil) -> Result<Tensor> {
+        let transition =
+            Transition::new(affinities, stencil, self.beta).map_err(|e| self.affinities_at_fault(e))?;
+        transition.walk(maps, self.steps as usize).map_err(|e| self.maps_at_fault(e))
+    }
+
+    fn on_gpu(
+        &self,
+        gpu: &Arc<Gpu>,
+        affinities: &Tensor,
+        maps: &Tensor,
+        stencil: &Stencil,
+    ) -> Result<Tensor> {
+        let (h, w) = walk::check(affinities, stencil, self.beta).map_err(|e| self.affinities_at_fault(e))?;
+        walk::check_maps(maps, h, w).map_err(|e| self.maps_at_fault(e))?;
+        let steps = self.steps as usize;
+        let rung = walk::cuda::choose(gpu, stencil, h, w, steps);
+        walk::cuda::walk(gpu, rung, affinities, stencil, self.beta, maps, steps)
+    }
+
+    fn affinities_at_fault(&self, error: Error) -> Error {
+        error
+            .in_file(&self.affinities)
+            .remedy("`affinities` is a plane for each pair of --radius (and --inclusive), P×h×w, from 0 to 1")
+    }
+
+    fn maps_at_fault(&self, error: Error) -> Error {
+        error.in_file(&self.maps).remedy("`maps` is L×h×w, finite, on the grid of the affinities")
     }
 }

@@ -1,4 +1,5 @@
-//! The operations, one folder each: the maths and the tape rule in `mod.rs`, the CPU code in `cpu.rs`.
+//! The operations, one folder each: the maths and the tape rule in `mod.rs`, the CPU code in `cpu.rs`, the launchers of
+//! the CUDA kernels in `cuda.rs` where there are some.
 //!
 //! Every operation is tested against a plain f64 reference, and its gradient against central
 //! differences of that reference, on odd sizes.
@@ -15,6 +16,7 @@ pub mod elementwise;
 pub mod linear;
 pub mod losses;
 pub mod pooling;
+pub mod reduce;
 pub mod resize;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -232,7 +232,7 @@ fn completions_and_the_man_page_name_every_command() {
     }
     let findings = place.json("doctor")["findings"].clone();
     let names: Vec<&str> = findings.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
-    for name in ["processor", "threads", "memory", "folder", "gpu"] {
+    for name in ["processor", "threads", "memory", "folder", "gpu", "emulated"] {
         assert!(names.contains(&name), "{names:?}");
     }
 }

@@ -23,6 +23,7 @@ use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@
 //! Outside the input x is 0. Dilated ("atrous") convolution: Chen et al., *DeepLab*, PAMI 2018, §3.1.
 
 mod cpu;
+pub mod cuda;
 mod product;
 mod simd;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod windows;
 use crate::device::Device;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use cpu::Geometry;
 use simd::Isa;
 
@@ -52,6 +53,7 @@ pub fn conv2d(
     let g = geometry(input.shape(), weight.shape(), bias.map(Var::shape), options)?;
     match input.value().device() {
         Device::Cpu => conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect()),
+        device => Err(not_on_tape(device)),
     }
 }
 
@@ -111,6 +113,7 @@ pub fn input_gradient(
         Device::Cpu => {
             Tensor::new(input, cpu::backward_input(Isa::detect(), &g, gradient.data(), weight.data()))
         }
+        device => Err(not_on_tape(device)),
     }
 }
 
@@ -132,7 +135,13 @@ pub fn weight_gradient(
             weight,
             weight_gradient::backward_weight(Isa::detect(), &g, input.data(), gradient.data()),
         ),
+        device => Err(not_on_tape(device)),
     }
+}
+
+/// Tensors live on the CPU so far; a GPU is reached through [`cuda`], which copies.
+fn not_on_tape(device: Device) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("conv2d: tensors cannot live on device `{device}` yet"))
 }
 
 fn check_gradient(g: &Geometry, gradient: &Tensor) -> Result<()> {

@@ -17,6 +17,7 @@ use super::affinity::Stencil;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -30,30 +31,48 @@ pub struct Transition {
     border: usize,
 }
 
+/// Checks what a walk is built from; the grid's height and width.
+pub(crate) fn check(affinities: &Tensor, stencil: &Stencil, beta: f32) -> Result<(usize, usize)> {
+    let (planes, h, w) = match *affinities.shape() {
+        [p, h, w] | [1, p, h, w] => (p, h, w),
+        _ => {
+            let message = format!("affinities P×h×w expected, not {:?}", affinities.shape());
+            return Err(Error::shape("walk", message));
+        }
+    };
+    if planes != stencil.len() || h * w == 0 {
+        let message = format!("{planes} planes of {h}×{w} for a stencil of {} offsets", stencil.len());
+        return Err(Error::shape("walk", message));
+    }
+    if !(beta.is_finite() && beta > 0.0) {
+        return Err(Error::invalid(format!("β = {beta}: a positive number expected")));
+    }
+    // Rounding may leave a hair above 1.
+    if let Some(v) = affinities.data().iter().find(|v| !v.is_nan() && !(0.0..=1.0001).contains(*v)) {
+        return Err(Error::invalid(format!("affinity {v}: 0 to 1 expected")));
+    }
+    Ok((h, w))
+}
+
+/// Checks that maps are L×h×w and finite.
+pub(crate) fn check_maps(maps: &Tensor, h: usize, w: usize) -> Result<()> {
+    if maps.shape().len() != 3 || maps.shape()[1..] != [h, w] {
+        let message = format!("maps L×{h}×{w} expected, not {:?}", maps.shape());
+        return Err(Error::shape("walk", message));
+    }
+    if !maps.is_finite() {
+        return Err(Error::invalid("a map to walk on has values that are not finite"));
+    }
+    Ok(())
+}
+
 impl Transition {
     /// T = D⁻¹ W^∘β from affinities P×h×w (or 1×P×h×w); NaN where a pair does not exist.
     ///
     /// # Errors
     /// Another number of planes than the stencil's; affinities outside [0, 1]; β that is not positive.
     pub fn new(affinities: &Tensor, stencil: &Stencil, beta: f32) -> Result<Self> {
-        let (planes, h, w) = match *affinities.shape() {
-            [p, h, w] | [1, p, h, w] => (p, h, w),
-            _ => {
-                let message = format!("affinities P×h×w expected, not {:?}", affinities.shape());
-                return Err(Error::shape("walk", message));
-            }
-        };
-        if planes != stencil.len() || h * w == 0 {
-            let message = format!("{planes} planes of {h}×{w} for a stencil of {} offsets", stencil.len());
-            return Err(Error::shape("walk", message));
-        }
-        if !(beta.is_finite() && beta > 0.0) {
-            return Err(Error::invalid(format!("β = {beta}: a positive number expected")));
-        }
-        // Rounding may leave a hair above 1.
-        if let Some(v) = affinities.data().iter().find(|v| !v.is_nan() && !(0.0..=1.0001).contains(*v)) {
-            return Err(Error::invalid(format!("affinity {v}: 0 to 1 expected")));
-        }
+        let (h, w) = check(affinities, stencil, beta)?;
         let border = stencil.offsets().iter().map(|(dy, dx)| dx.unsigned_abs().max(*dy)).max().unwrap_or(0);
         let stride = (w + 2 * border) as isize;
         let mut degree = vec![1f32; h * w];
@@ -100,13 +119,7 @@ impl Transition {
     /// As [`Transition::walk`]; times that do not ascend.
     pub fn walk_frames(&self, maps: &Tensor, steps: &[usize]) -> Result<Vec<Tensor>> {
         let (h, w) = (self.h, self.w);
-        if maps.shape().len() != 3 || maps.shape()[1..] != [h, w] {
-            let message = format!("maps L×{h}×{w} expected, not {:?}", maps.shape());
-            return Err(Error::shape("walk", message));
-        }
-        if !maps.is_finite() {
-            return Err(Error::invalid("a map to walk on has values that are not finite"));
-        }
+        check_maps(maps, h, w)?;
         if !steps.is_sorted() {
             return Err(Error::invalid("the steps at which to look at a walk must ascend"));
         }

@@ -1,0 +1,187 @@
+//! Device memory: buffers of one element type, and the pool that they come from and go back to.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaSlice, DevicePtr, DriverError};
+
+use super::Gpu;
+use crate::{Error, Result};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What a buffer may hold: plain numbers of which every bit pattern is valid.
+pub trait Element: bytemuck::Pod + sealed::Sealed {}
+
+macro_rules! elements {
+    ($($t:ty),*) => { $(impl sealed::Sealed for $t {} impl Element for $t {})* };
+}
+elements!(f32, u8, u16, i32, u32);
+
+/// Buffers that were given back, by their bytes. Sizes repeat from step to step, so the exact size is looked for: nothing
+/// is rounded, and after the first step nothing is allocated.
+///
+/// Sharing is safe without waiting: all work is in one stream, so a new owner's work comes after the old one's.
+#[derive(Clone)]
+pub(super) struct Pool {
+    free: Arc<Mutex<HashMap<usize, Vec<CudaSlice<u8>>>>>,
+    recycles: bool,
+}
+
+impl Pool {
+    pub fn new(recycles: bool) -> Self {
+        Self { free: Arc::default(), recycles }
+    }
+
+    fn take(&self, bytes: usize) -> Option<CudaSlice<u8>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes)?.pop()
+    }
+
+    fn give_back(&self, memory: CudaSlice<u8>) {
+        if self.recycles {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.entry(memory.len()).or_default().push(memory);
+        }
+    }
+
+    /// Gives everything that is not in use back to the driver; whether there was anything.
+    fn clear(&self) -> bool {
+        let held = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        held.values().any(|of_size| !of_size.is_empty())
+    }
+}
+
+/// `len` elements in a GPU's memory. Dropping it gives the memory back to the pool.
+pub struct DeviceBuffer<T> {
+    /// Taken only when dropped. `None` also stands for a buffer of no elements, which needs no memory.
+    memory: Option<CudaSlice<u8>>,
+    address: u64,
+    len: usize,
+    pool: Pool,
+    // Also keeps the context alive.
+    gpu: Arc<Gpu>,
+    element: PhantomData<T>,
+}
+
+impl<T> DeviceBuffer<T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The GPU that it is on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Its first byte's address on the device; 0 where it is empty.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl<T> Drop for DeviceBuffer<T> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.pool.give_back(memory);
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for DeviceBuffer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DeviceBuffer<{}>[{}] on {}", std::any::type_name::<T>(), self.len, self.gpu.device())
+    }
+}
+
+impl Gpu {
+    /// A buffer of `len` elements whose values are not defined. `what` names it in errors.
+    ///
+    /// # Errors
+    /// Out of memory: names the buffer, its bytes and what is free. Otherwise the driver's.
+    pub fn allocate<T: Element>(self: &Arc<Self>, what: &str, len: usize) -> Result<DeviceBuffer<T>> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .ok_or_else(|| Error::shape(what, format!("{len} elements are more than can be addressed")))?;
+        let memory = if bytes == 0 { None } else { Some(self.take_memory(what, bytes)?) };
+        let address = memory.as_ref().map_or(0, |m| m.device_ptr(&self.stream).0);
+        let pool = self.pool.clone();
+        Ok(DeviceBuffer { memory, address, len, pool, gpu: Arc::clone(self), element: PhantomData })
+    }
+
+    fn take_memory(&self, what: &str, bytes: usize) -> Result<CudaSlice<u8>> {
+        if let Some(memory) = self.pool.take(bytes) {
+            return Ok(memory);
+        }
+        // SAFETY: undefined bytes are valid elements, and the launchers write outputs before they are read; under the
+        // emulated driver a kernel that reads them is reported.
+        let attempt = || unsafe { self.stream.alloc::<u8>(bytes) };
+        let out_of_memory = |e: &DriverError| e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+        let mut memory = attempt();
+        // Memory of other sizes may be held for later. Its return is queued: wait for it.
+        if memory.as_ref().is_err_and(out_of_memory) && self.pool.clear() {
+            self.synchronize()?;
+            memory = attempt();
+        }
+        memory.map_err(|e| {
+            let mib = |n: usize| n as f64 / f64::from(1 << 20);
+            let mut error = self.failure(&format!("allocating {what}, {:.1} MiB", mib(bytes)), e);
+            if out_of_memory(&e)
+                && let Ok((free, total)) = self.memory()
+            {
+                error = error.detail(format!("{:.1} of {:.1} MiB are free", mib(free), mib(total)));
+            }
+            error
+        })
+    }
+
+    /// A buffer with a copy of `data`. `what` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn upload<T: Element>(self: &Arc<Self>, what: &str, data: &[T]) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.allocate(what, data.len())?;
+        if let Some(memory) = buffer.memory.as_mut() {
+            self.stream
+                .memcpy_htod(bytemuck::cast_slice::<T, u8>(data), memory)
+                .map_err(|e| self.failure(&format!("copying {what} to the GPU"), e))?;
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer of zeros. `what` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn zeros<T: Element>(self: &Arc<Self>, what: &str, len: usize) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.allocate(what, len)?;
+        if let Some(memory) = buffer.memory.as_mut() {
+            self.stream.memset_zeros(memory).map_err(|e| self.failure(&format!("clearing {what}"), e))?;
+        }
+        Ok(buffer)
+    }
+
+    /// The buffer's elements. Waits for all work before.
+    ///
+    /// # Errors
+    /// The driver's: also what went wrong in a kernel that ran before.
+    pub fn download<T: Element>(&self, buffer: &DeviceBuffer<T>) -> Result<Vec<T>> {
+        let mut data = vec![T::zeroed(); buffer.len];
+        if let Some(memory) = &buffer.memory {
+            self.stream
+                .memcpy_dtoh(memory, bytemuck::cast_slice_mut::<T, u8>(&mut data))
+                .and_then(|()| self.stream.synchronize())
+                .map_err(|e| self.failure("copying a result from the GPU", e))?;
+        }
+        Ok(data)
+    }
+}

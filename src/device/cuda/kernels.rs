@@ -1,0 +1,212 @@
+//! The kernels: their PTX, which is part of the program, loaded when a kernel of it is first launched.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+use cudarc::driver::{CudaFunction, CudaModule, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+
+use super::{DeviceBuffer, Gpu};
+use crate::{Error, ErrorKind, Result};
+
+/// The files of `kernels/`, compiled.
+const FILES: &[(&str, &str)] = &[
+    ("affinity", include_str!("../../../kernels/ptx/affinity.ptx")),
+    ("conv2d", include_str!("../../../kernels/ptx/conv2d.ptx")),
+    ("conv2d_tf32", include_str!("../../../kernels/ptx/conv2d_tf32.ptx")),
+    ("conv2d_bf16", include_str!("../../../kernels/ptx/conv2d_bf16.ptx")),
+    ("reduce", include_str!("../../../kernels/ptx/reduce.ptx")),
+    ("walk", include_str!("../../../kernels/ptx/walk.ptx")),
+];
+
+/// A launch's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block, all in x.
+    pub threads: u32,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared: u32,
+}
+
+/// One argument of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Argument {
+    /// A buffer's address, 0 for none.
+    Address(u64),
+    I32(i32),
+    F32(f32),
+}
+
+impl Argument {
+    /// A size or count as the kernels' `int`.
+    ///
+    /// # Errors
+    /// Above 2³¹ − 1: no tensor on a GPU may have that many values.
+    pub fn size(value: usize) -> Result<Self> {
+        i32::try_from(value).map(Self::I32).map_err(|_| {
+            Error::shape("launch", format!("{value} is more than a kernel's 32-bit indices can name"))
+        })
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Address(_) => 8,
+            Self::I32(_) | Self::F32(_) => 4,
+        }
+    }
+}
+
+impl<T> From<&DeviceBuffer<T>> for Argument {
+    fn from(buffer: &DeviceBuffer<T>) -> Self {
+        Self::Address(buffer.address())
+    }
+}
+
+/// A loaded kernel.
+#[derive(Clone)]
+struct Kernel {
+    function: CudaFunction,
+    /// Bytes of each parameter, from the PTX.
+    parameters: Arc<[usize]>,
+}
+
+/// What has been loaded so far.
+pub(super) struct Registry {
+    modules: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
+    kernels: Mutex<HashMap<&'static str, Kernel>>,
+}
+
+impl Registry {
+    pub fn new() -> Self {
+        Self { modules: Mutex::default(), kernels: Mutex::default() }
+    }
+}
+
+/// The kernels of a PTX text: names, and bytes of each parameter. Parameters are plain numbers (`.param .u64 name`).
+fn entries(ptx: &str) -> impl Iterator<Item = (&str, Vec<usize>)> {
+    ptx.split(".entry ").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once('(')?;
+        let (list, _) = rest.split_once(')')?;
+        let sizes = list.split(',').filter_map(|parameter| {
+            let kind = parameter.trim().strip_prefix(".param .")?.split_whitespace().next()?;
+            kind.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse::<usize>().ok()
+        });
+        Some((name.trim(), sizes.map(|bits| bits / 8).collect()))
+    })
+}
+
+/// All kernels that the program carries.
+pub fn kernel_names() -> Vec<&'static str> {
+    FILES.iter().flat_map(|(_, ptx)| entries(ptx).map(|e| e.0)).collect()
+}
+
+impl Gpu {
+    fn kernel(&self, name: &'static str) -> Result<Kernel> {
+        let mut kernels = self.kernels.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(name) {
+            return Ok(kernel.clone());
+        }
+        let found = FILES.iter().find_map(|(file, ptx)| {
+            let parameters = entries(ptx).find(|e| e.0 == name)?.1;
+            Some((*file, *ptx, parameters))
+        });
+        let Some((file, ptx, parameters)) = found else {
+            return Err(Error::new(ErrorKind::Device, format!("the program carries no kernel `{name}`")));
+        };
+        let mut modules = self.kernels.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = match modules.get(file) {
+            Some(module) => Arc::clone(module),
+            None => {
+                let module = self
+                    .context
+                    .load_module(Ptx::from_src(ptx))
+                    .map_err(|e| self.failure(&format!("loading the kernels of {file}.ptx"), e))?;
+                modules.insert(file, Arc::clone(&module));
+                module
+            }
+        };
+        let function =
+            module.load_function(name).map_err(|e| self.failure(&format!("finding kernel {name}"), e))?;
+        let kernel = Kernel { function, parameters: parameters.into() };
+        kernels.insert(name, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Queues a kernel behind all work before.
+    ///
+    /// # Errors
+    /// Arguments whose number or sizes are not the kernel's; more shared memory than a block can have; the driver's.
+    ///
+    /// # Safety
+    /// The arguments mean what the kernel takes them for: each address is a buffer of this GPU that is as large as the
+    /// other arguments say, or 0 where the kernel takes none, and no buffer that the kernel writes is used otherwise.
+    pub(crate) unsafe fn launch(
+        &self,
+        name: &'static str,
+        geometry: Geometry,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let kernel = self.kernel(name)?;
+        let given: Vec<usize> = arguments.iter().map(|a| a.bytes()).collect();
+        if *given != *kernel.parameters {
+            let message = format!("{name} takes parameters of {:?} bytes, not {given:?}", kernel.parameters);
+            return Err(Error::new(ErrorKind::Device, message));
+        }
+        let fail = |e| self.failure(&format!("launching {name}"), e);
+        if geometry.shared > 0 {
+            if geometry.shared > self.shared_per_block {
+                let message = format!(
+                    "{name} needs {} bytes of shared memory, a block of this GPU has {}",
+                    geometry.shared, self.shared_per_block
+                );
+                return Err(Error::new(ErrorKind::Device, message));
+            }
+            // Without asking a block has 48 KB, the kernel's static memory among them.
+            kernel
+                .function
+                .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, geometry.shared as i32)
+                .map_err(fail)?;
+        }
+        let [x, y, z] = geometry.grid;
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (geometry.threads, 1, 1),
+            shared_mem_bytes: geometry.shared,
+        };
+        let mut launch = self.stream.launch_builder(&kernel.function);
+        for argument in arguments {
+            match argument {
+                Argument::Address(value) => launch.arg(value),
+                Argument::I32(value) => launch.arg(value),
+                Argument::F32(value) => launch.arg(value),
+            };
+        }
+        // SAFETY: number and sizes of the arguments were compared with the kernel's; what they mean is the caller's duty.
+        unsafe { launch.launch(config) }.map_err(fail)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_from_the_ptx() {
+        let ptx =
+            ".visible .entry a(\n\t.param .u64 a_param_0,\n\t.param .f32 a_param_1\n)\n{ }\n.entry b()\n{ }";
+        let found: Vec<_> = entries(ptx).collect();
+        assert_eq!(found, [("a", vec![8, 4]), ("b", vec![])]);
+    }
+
+    #[test]
+    fn kernels_have_one_name_each() {
+        let mut names = kernel_names();
+        assert!(names.contains(&"conv2d_forward_direct_f32"));
+        names.sort_unstable();
+        assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    }
+}

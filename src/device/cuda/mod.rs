@@ -1,0 +1,215 @@
+//! The CUDA back end: a GPU's context, one stream, its memory and its kernels, through the driver alone.
+//!
+//! All work of a [`Gpu`] goes through one stream, in the order of the calls, and nothing waits for the host but reading
+//! results and [`Gpu::synchronize`]. The emulated GPU is the same back end on a stand-in for the driver
+//! (`crates/emulated-cuda`): it executes and checks the same kernels on the CPU.
+
+mod buffer;
+mod emulator;
+mod failure;
+mod kernels;
+mod library;
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
+
+use crate::device::Device;
+use crate::{Error, ErrorKind, Result};
+
+pub use buffer::{DeviceBuffer, Element};
+pub use emulator::Emulator;
+pub use kernels::kernel_names;
+pub(crate) use kernels::{Argument, Geometry};
+pub use library::emulated_driver;
+
+/// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// Its place on the ladder.
+    pub number: u32,
+    /// Its name, as in `--kernel conv2d=NAME`.
+    pub name: &'static str,
+    /// Its entry in the PTX.
+    pub kernel: &'static str,
+    /// What it does that the rung below does not.
+    pub idea: &'static str,
+    /// What bounds its speed.
+    pub bound: &'static str,
+    /// Which shapes it takes.
+    pub takes: &'static str,
+}
+
+/// An open GPU. Dropping the last handle gives all of it back to the driver.
+pub struct Gpu {
+    device: Device,
+    name: String,
+    compute_capability: (i32, i32),
+    multiprocessors: i32,
+    shared_per_block: u32,
+    // In the order in which they must go: kernels and memory before the stream, the stream before the context.
+    kernels: kernels::Registry,
+    pool: buffer::Pool,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+}
+
+/// GPUs that are open in this process.
+static OPEN: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
+
+/// A driver older than this (CUDA 11.4) lacks functions that the back end calls.
+const OLDEST_DRIVER: i32 = 11040;
+
+impl Gpu {
+    /// The GPU of a device, opened if it is not open.
+    pub(super) fn of(device: Device) -> Result<Arc<Self>> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|gpu| gpu.strong_count() > 0);
+        if let Some(gpu) = open.iter().filter_map(Weak::upgrade).find(|gpu| gpu.device == device) {
+            return Ok(gpu);
+        }
+        let ordinal = match device {
+            Device::Cpu => return Err(Error::new(ErrorKind::Unavailable, "the CPU is no GPU")),
+            Device::Emulated => {
+                library::load_emulated()?;
+                0
+            }
+            Device::Cuda(ordinal) => {
+                library::load_driver()?;
+                ordinal
+            }
+        };
+        let gpu = Arc::new(Self::open(device, ordinal)?);
+        open.push(Arc::downgrade(&gpu));
+        Ok(gpu)
+    }
+
+    fn open(device: Device, ordinal: u32) -> Result<Self> {
+        let fail = |e: DriverError| failure::of_opening(device, e);
+        result::init().map_err(fail)?;
+        let version = driver_version().map_err(fail)?;
+        if version < OLDEST_DRIVER {
+            let message = format!("the NVIDIA driver is for CUDA {}, 11.4 is needed", show_version(version));
+            return Err(Error::new(ErrorKind::Device, message).remedy(failure::NEWER_DRIVER));
+        }
+        let context = open_context(ordinal).map_err(fail)?;
+        // One stream, whose order is the program's: events for each buffer would only cost. Before the first allocation.
+        // SAFETY: buffers are used on this one stream only.
+        unsafe { context.disable_event_tracking() };
+        let attribute = |a| context.attribute(a).map_err(fail);
+        let stream = context.new_stream().map_err(fail)?;
+        Ok(Self {
+            device,
+            name: context.name().map_err(fail)?,
+            compute_capability: context.compute_capability().map_err(fail)?,
+            multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_per_block: attribute(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?
+            .unsigned_abs(),
+            kernels: kernels::Registry::new(),
+            // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
+            pool: buffer::Pool::new(device != Device::Emulated),
+            stream,
+            context,
+        })
+    }
+
+    /// The device that this GPU is.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Its product name, as the driver gives it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its compute capability, major and minor.
+    pub fn compute_capability(&self) -> (i32, i32) {
+        self.compute_capability
+    }
+
+    /// Its streaming multiprocessors.
+    pub fn multiprocessors(&self) -> i32 {
+        self.multiprocessors
+    }
+
+    /// The most shared memory that a block may have, in bytes.
+    pub fn shared_per_block(&self) -> u32 {
+        self.shared_per_block
+    }
+
+    /// Free and total device memory in bytes.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.context.mem_get_info().map_err(|e| self.failure("asking for free memory", e))
+    }
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// The driver's: also what went wrong in a kernel that ran before.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(|e| self.failure("waiting for the GPU", e))
+    }
+
+    /// The driver's error in what it was doing, with what to do about it.
+    fn failure(&self, doing: &str, error: DriverError) -> Error {
+        failure::of_work(self.device, doing, error)
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (major, minor) = self.compute_capability;
+        write!(f, "{} ({}, sm_{major}{minor})", self.name, self.device)
+    }
+}
+
+/// Opens the primary context of a GPU.
+fn open_context(ordinal: u32) -> std::result::Result<Arc<CudaContext>, DriverError> {
+    let device = result::device::get(ordinal as i32)?;
+    CudaContext::new(ordinal as usize).inspect_err(|_| {
+        // cudarc 0.19 forgets the context that it retained when a later step of opening fails. No other part of this
+        // process holds it: `OPEN` is locked and has no GPU of this number, so what is active is what was forgotten.
+        let (mut flags, mut active) = (0, 0);
+        // SAFETY: pointers to two integers, and a device that exists.
+        let known = unsafe { sys::cuDevicePrimaryCtxGetState(device, &mut flags, &mut active) };
+        if known == CUresult::CUDA_SUCCESS && active != 0 {
+            // SAFETY: retained once by the failed call and used by nobody.
+            let _ = unsafe { result::primary_ctx::release(device) };
+        }
+    })
+}
+
+/// The CUDA version that the loaded driver is for: 1000 × major + 10 × minor.
+fn driver_version() -> std::result::Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: a pointer to an integer.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
+}
+
+/// `12080` as `12.8`.
+fn show_version(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+/// What there is of CUDA on this machine, for `doctor`: the driver's version and the GPUs' names, or why there is none.
+///
+/// # Errors
+/// No driver, no GPU, or a driver that does not answer.
+pub fn survey() -> Result<(String, Vec<String>)> {
+    library::load_driver()?;
+    let device = Device::Cuda(0);
+    let fail = |e: DriverError| failure::of_opening(device, e);
+    result::init().map_err(fail)?;
+    let version = show_version(driver_version().map_err(fail)?);
+    let count = result::device::get_count().map_err(fail)?;
+    let name = |n| result::device::get(n).and_then(result::device::get_name).map_err(fail);
+    Ok((version, (0..count).map(name).collect::<Result<_>>()?))
+}

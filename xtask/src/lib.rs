@@ -1,0 +1,3 @@
+//! What the tasks and their tests share.
+
+pub mod emulated;
