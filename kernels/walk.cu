@@ -84,7 +84,7 @@ walk_step_f32(const float *__restrict__ planes, const float *__restrict__ invers
     for (int o = 0; o < plane_count; ++o, plane += pad + pixels) {
         const int q = offsets[2 * o] * width + offsets[2 * o + 1];
         const float ahead = plane[0], behind = plane[-q];
-        const bool has_ahead = i + q < pixels, has_behind = i >= q;
+        const bool has_ahead = unsigned(i + q) < unsigned(pixels), has_behind = unsigned(i - q) < unsigned(pixels); // q < 0 where w < 4
 #pragma unroll
         for (int m = 0; m < STEP_MAPS; ++m) {
             if (m < count && has_ahead) sum[m] = fmaf(ahead, map[m * pixels + q], sum[m]);
