@@ -32,13 +32,13 @@ const CASES: [Case; 2] = [
         brain: false,
     },
     Case {
-        name: "bf16 mma GEMM, 256 × 256 × 512",
+        name: "bf16 mma GEMM, 256 × 256 × 1024",
         kernel: "mma_gemm",
         source: include_str!("kernels/mma.ptx"),
         grid: [4, 4, 1],
         block: 128,
         n: 256,
-        k: 512,
+        k: 1024,
         brain: true,
     },
 ];

@@ -145,7 +145,8 @@ impl Shadow {
                 continue;
             }
             // What many blocks read and none writes: nothing new, as long as a lower block is on record.
-            if !write && w == 0 && r & MANY != 0 && block_of(r) < s.block && order.sync.is_none() {
+            let lower = block_of(r) < s.block || r & !MANY == s.word;
+            if !write && w == 0 && r & MANY != 0 && lower && order.sync.is_none() {
                 continue;
             }
             let rival = self.judge(cell, s, order, (w, r), write, &same);
