@@ -182,9 +182,9 @@ fn inspect_tells_of_every_kind_of_file() {
     assert_eq!(place.json("inspect cam")["kind"], "checkpoint");
     assert_eq!(place.json("inspect data/JPEGImages/000001.jpg")["kind"], "photograph");
     assert_eq!(place.json("inspect data/SegmentationClass/000001.png")["kind"], "labels");
-    let maps =
+    let mut maps =
         std::fs::read_dir(place.at("cams")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let map = maps.filter(|name| name.ends_with(".safetensors")).next().unwrap();
+    let map = maps.find(|name| name.ends_with(".safetensors")).unwrap();
     let report = place.json(&format!("inspect cams/{map}"));
     assert!(report["metadata"]["image_height"].is_string(), "{report}");
 }
