@@ -18,7 +18,6 @@ use crate::{Error, Result, show_path};
 /// them as other programs read them.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  seedwalk convert-weights runs/cam backbone.safetensors --backbone --f16
   seedwalk convert-weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38.safetensors
   seedwalk convert-weights runs/affinity for-pytorch.safetensors --channels-first")]
 pub(super) struct ConvertWeights {

@@ -249,9 +249,9 @@ mod tests {
         for ((a, b), both) in pairs {
             // Distances are sums of fewer than 32 terms of one sign, each rounded: 32 ε of a distance below 4.
             assert!(((a * b).sqrt() / both).ln().abs() < 32.0 * 4.0 * f32::EPSILON, "{a} {b} {both}");
-            different += usize::from((a - b).abs() > 1e-3);
+            different += usize::from((a - b).abs() > 1e-4);
         }
-        assert!(different > 100, "the scales differ");
+        assert!(different > 50, "{different} of 105 pairs differ between the scales");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::hostile::{beyond_limits, unclear};
 
 /// Opens a data set with one hostile file in it; what the error says.
 fn refused(name: &str, text: &str) -> String {
-    let place = Place::with_images(2, 32);
+    let place = Place::with_images(2, 64);
     place.write(name, text);
     let root = place.at("data");
     let tags = name.ends_with(".csv").then(|| place.at(name));
