@@ -66,7 +66,7 @@ fn affinities_like(mask: &LabelMap, seed: u64) -> AffinityView {
 
 /// A report with every part, from generated pictures and invented figures.
 fn sample() -> Report {
-    let options = SynthOptions { images: 8, seed: 5, size: 128 };
+    let options = SynthOptions { images: 8, seed: 5, size: 128, ..Default::default() };
     let classes: Vec<String> =
         std::iter::once("background").chain(synth::CLASSES).map(String::from).collect();
     let mut random = Stream::new(3, Purpose::Test, 0, 0);
