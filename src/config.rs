@@ -438,12 +438,12 @@ impl Config {
         c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5];
         c.cam.training = training(4, 128);
-        c.affinity_labels.alpha_strong = 3.0;
-        c.affinity_labels.alpha_weak = 10.0;
+        c.affinity_labels.alpha_strong = 1.0;
+        c.affinity_labels.alpha_weak = 4.0;
         c.affinity.training = training(4, 96);
         // As wide as the pictures: 80 pixels belong to photographs of 500.
         c.crf.options.bilateral.sigma_xy = 20.0;
-        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 7.0 };
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 1.5 };
         c.segmentation.dilation = 2;
         c.segmentation.training =
             TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };

@@ -343,7 +343,7 @@ fn figures_show_what_there_is_within_their_size() {
         assert!((rows * cell..rows * cell + 80).contains(&height), "{}: {width}×{height}", figure.name);
         let colours: std::collections::HashSet<_> = pixels.chunks(3).collect();
         assert!(colours.len() > 100, "{}: {} colours", figure.name, colours.len());
-        let most = if figure.name == "stages" { 300_000 } else { 200_000 };
+        let most = if figure.name == "stages" { 200_000 } else { 80_000 };
         assert!(figure.png.len() <= most, "{}: {} bytes", figure.name, figure.png.len());
     }
     let again = figures(&sample()).unwrap();
