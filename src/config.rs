@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Result;
 use crate::data::{DatasetOptions, TagUse};
 use crate::formats::image::Exif;
-use crate::ops::affinity::{BorderRule, LossForm, Reduction};
+use crate::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil};
 use crate::ops::crf::CrfOptions;
 
 /// Which of the two published forms gives the defaults.
@@ -244,8 +245,24 @@ pub struct AffinityConfig {
     pub loss: LossForm,
     /// γ: pairs are closer than this, in steps of the feature grid.
     pub radius: usize,
+    /// Pairs at the distance γ itself count too, as the paper writes; its authors' code leaves them out.
+    pub inclusive: bool,
     /// Training.
     pub training: TrainingConfig,
+}
+
+impl AffinityConfig {
+    /// Which pairs there are and how they are measured, in training and in use alike.
+    ///
+    /// # Errors
+    /// A radius out of range.
+    pub fn pairs(&self) -> Result<Pairs> {
+        Ok(Pairs {
+            stencil: Stencil::new(self.radius, self.inclusive)?,
+            reduction: self.reduction,
+            border: self.border,
+        })
+    }
 }
 
 /// `[walk]`
@@ -258,6 +275,10 @@ pub struct WalkConfig {
     pub steps: usize,
     /// α of the background map that walks along.
     pub background_alpha: f32,
+    /// Scales of the picture whose affinities are averaged.
+    pub scales: Vec<f64>,
+    /// Each scale also mirrored.
+    pub flip: bool,
 }
 
 /// Whether pseudo labels are refined by the CRF. A file may also say `auto`: as the preset has it.
@@ -390,9 +411,16 @@ impl Config {
                 border: if psa { BorderRule::Psa } else { BorderRule::Full },
                 loss: if psa { LossForm::Psa } else { LossForm::Paper },
                 radius: 5,
+                inclusive: false,
                 training: training(8, 8),
             },
-            walk: WalkConfig { beta: 8.0, steps: 256, background_alpha: 16.0 },
+            walk: WalkConfig {
+                beta: 8.0,
+                steps: 256,
+                background_alpha: 16.0,
+                scales: vec![1.0],
+                flip: false,
+            },
             crf: CrfConfig {
                 pseudo_labels: if psa { Refine::Off } else { Refine::On },
                 options: CrfOptions::default(),
@@ -443,7 +471,7 @@ impl Config {
         c.affinity.training = training(4, 96);
         // As wide as the pictures: 80 pixels belong to photographs of 500.
         c.crf.options.bilateral.sigma_xy = 20.0;
-        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 1.5 };
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 1.5, ..c.walk };
         c.segmentation.dilation = 2;
         c.segmentation.training =
             TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };

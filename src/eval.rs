@@ -1,7 +1,13 @@
 //! Scores: one confusion matrix over a set of images, IoU per class, their mean (spec §11).
 //!
-//! `IoU_c = n_cc / (Σ_j n_cj + Σ_i n_ic − n_cc)` with n_tp the pixels of truth t and prediction p; the mean
-//! is the plain one over the classes that occur in truth or prediction. Counts are integers, so the
+//! With n_tp the pixels of truth t and prediction p:
+//!
+//! * `IoU_c = n_cc / (Σ_p n_cp + Σ_t n_tc − n_cc)`; the mean is the plain one over the classes that occur in
+//!   truth or prediction;
+//! * `precision_c = n_cc / Σ_t n_tc`, `recall_c = n_cc / Σ_p n_cp`.
+//!
+//! Labels may decide some pixels only, as affinity labels do. A pixel that is left undecided (255) is a miss:
+//! it counts in the `Σ_p n_cp` of its true class c and in nobody's `n_cc`. Counts are integers, so the
 //! order in which images are counted changes nothing.
 
 use crate::formats::image::{IGNORE, LabelMap};
@@ -13,12 +19,19 @@ use crate::{Error, Result};
 pub struct ConfusionMatrix {
     classes: usize,
     counts: Vec<u64>,
+    /// Pixels of each truth that the prediction leaves undecided, where that is allowed.
+    undecided: Option<Vec<u64>>,
 }
 
 impl ConfusionMatrix {
-    /// No pixels yet, for so many classes, background included.
+    /// No pixels yet, for so many classes, background included. Predictions must decide every pixel.
     pub fn new(classes: usize) -> Self {
-        Self { classes, counts: vec![0; classes * classes] }
+        Self { classes, counts: vec![0; classes * classes], undecided: None }
+    }
+
+    /// As [`ConfusionMatrix::new`], for predictions that may leave pixels undecided (255).
+    pub fn partial(classes: usize) -> Self {
+        Self { undecided: Some(vec![0; classes]), ..Self::new(classes) }
     }
 
     /// Number of classes, background included.
@@ -29,7 +42,8 @@ impl ConfusionMatrix {
     /// Counts an image.
     ///
     /// # Errors
-    /// Maps of different sizes, a label that is no class, a prediction of 255 where the truth is known.
+    /// Maps of different sizes, a label that is no class; unless the matrix is a partial one, a prediction of
+    /// 255 where the truth is known.
     pub fn add(&mut self, prediction: &LabelMap, truth: &LabelMap) -> Result<()> {
         same_size((prediction.height, prediction.width), truth)?;
         for (&p, &t) in prediction.labels.iter().zip(&truth.labels) {
@@ -37,11 +51,14 @@ impl ConfusionMatrix {
                 continue;
             }
             let (p, t) = (usize::from(p), usize::from(t));
-            if p >= self.classes || t >= self.classes {
-                let (what, label) = if t >= self.classes { ("mask", t) } else { ("prediction", p) };
-                return Err(no_class(what, label, self.classes));
+            if t >= self.classes {
+                return Err(no_class("mask", t, self.classes));
             }
-            self.counts[t * self.classes + p] += 1;
+            match &mut self.undecided {
+                Some(undecided) if p == usize::from(IGNORE) => undecided[t] += 1,
+                _ if p >= self.classes => return Err(no_class("prediction", p, self.classes)),
+                _ => self.counts[t * self.classes + p] += 1,
+            }
         }
         Ok(())
     }
@@ -49,10 +66,12 @@ impl ConfusionMatrix {
     /// Adds another matrix.
     ///
     /// # Panics
-    /// If the other is for another number of classes, which is a bug of the caller.
+    /// If the other is for another number of classes, or one of both is partial: a bug of the caller.
     pub fn merge(&mut self, other: &Self) {
-        assert_eq!(self.classes, other.classes);
+        assert_eq!((self.classes, self.undecided.is_some()), (other.classes, other.undecided.is_some()));
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        let (mine, theirs) = (self.undecided.iter_mut().flatten(), other.undecided.iter().flatten());
+        mine.zip(theirs).for_each(|(a, b)| *a += b);
     }
 
     /// Rows of counts: row t holds the pixels of truth t by prediction.
@@ -60,29 +79,59 @@ impl ConfusionMatrix {
         self.counts.chunks(self.classes.max(1)).collect()
     }
 
-    /// Pixels counted.
+    /// Pixels whose truth is known.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().sum::<u64>() + self.undecided.iter().flatten().sum::<u64>()
     }
 
-    /// Share of the pixels that are predicted right; `None` when nothing was counted.
+    /// Pixels of each truth that are left undecided; `None` unless the matrix is a partial one.
+    pub fn undecided(&self) -> Option<&[u64]> {
+        self.undecided.as_deref()
+    }
+
+    /// Share of the pixels that are decided; `None` when nothing was counted.
+    pub fn coverage(&self) -> Option<f64> {
+        ratio(self.counts.iter().sum(), self.total())
+    }
+
+    /// Share of the decided pixels that are predicted right; `None` when none was.
     pub fn pixel_accuracy(&self) -> Option<f64> {
-        let right: u64 = (0..self.classes).map(|c| self.counts[c * self.classes + c]).sum();
-        (self.total() > 0).then(|| right as f64 / self.total() as f64)
+        ratio((0..self.classes).map(|c| self.right(c)).sum(), self.counts.iter().sum())
+    }
+
+    /// Pixels of a class that are predicted right.
+    fn right(&self, class: usize) -> u64 {
+        self.counts[class * self.classes + class]
+    }
+
+    /// Pixels whose truth is a class.
+    fn truth(&self, class: usize) -> u64 {
+        let decided: u64 = self.counts[class * self.classes..][..self.classes].iter().sum();
+        decided + self.undecided.as_ref().map_or(0, |undecided| undecided[class])
+    }
+
+    /// Pixels that are predicted to be of a class.
+    fn predicted(&self, class: usize) -> u64 {
+        self.counts.iter().skip(class).step_by(self.classes).sum()
+    }
+
+    fn per_class(&self, score: impl Fn(usize) -> Option<f64>) -> Vec<Option<f64>> {
+        (0..self.classes).map(score).collect()
     }
 
     /// Intersection over union per class; `None` where a class occurs in neither truth nor prediction.
     pub fn iou(&self) -> Vec<Option<f64>> {
-        let n = self.classes;
-        (0..n)
-            .map(|c| {
-                let truth: u64 = self.counts[c * n..(c + 1) * n].iter().sum();
-                let predicted: u64 = (0..n).map(|t| self.counts[t * n + c]).sum();
-                let both = self.counts[c * n + c];
-                let union = truth + predicted - both;
-                (union > 0).then(|| both as f64 / union as f64)
-            })
-            .collect()
+        self.per_class(|c| ratio(self.right(c), self.truth(c) + self.predicted(c) - self.right(c)))
+    }
+
+    /// Share of the pixels predicted to be of a class that are; `None` where none is predicted so.
+    pub fn precision(&self) -> Vec<Option<f64>> {
+        self.per_class(|c| ratio(self.right(c), self.predicted(c)))
+    }
+
+    /// Share of a class's pixels that are predicted so; `None` where the truth has none.
+    pub fn recall(&self) -> Vec<Option<f64>> {
+        self.per_class(|c| ratio(self.right(c), self.truth(c)))
     }
 
     /// Plain mean over the classes that occur; `None` when nothing was counted.
@@ -90,6 +139,10 @@ impl ConfusionMatrix {
         let known: Vec<f64> = self.iou().into_iter().flatten().collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 fn same_size((height, width): (usize, usize), truth: &LabelMap) -> Result<()> {
@@ -104,7 +157,7 @@ fn same_size((height, width): (usize, usize), truth: &LabelMap) -> Result<()> {
 fn no_class(what: &str, label: usize, classes: usize) -> Error {
     if label == usize::from(IGNORE) {
         return Error::invalid(format!("the {what} has undecided pixels (255)"))
-            .remedy("score label maps that decide every pixel, such as pseudo labels");
+            .remedy("score label maps that decide every pixel, such as pseudo labels; labels with 255, such as affinity labels, with --partial");
     }
     Error::invalid(format!("label {label} in the {what}, and there are {classes} classes"))
         .remedy("check the class list (--classes)")
@@ -230,6 +283,22 @@ mod tests {
         assert!(m.add(&map(&[9]), &map(&[0])).is_err());
         assert!(m.add(&map(&[IGNORE]), &map(&[0])).unwrap_err().message().contains("undecided"));
         m.add(&map(&[IGNORE]), &map(&[IGNORE])).unwrap();
+    }
+
+    #[test]
+    fn undecided_pixels_are_misses_where_they_are_allowed() {
+        let mut m = ConfusionMatrix::partial(3);
+        m.add(&map(&[0, 1, IGNORE, 1, IGNORE, 9]), &map(&[0, 0, 0, 1, 1, IGNORE])).unwrap();
+        assert_eq!(m.undecided(), Some(&[1, 1, 0][..]));
+        assert_eq!((m.total(), m.coverage(), m.pixel_accuracy()), (5, Some(0.6), Some(2.0 / 3.0)));
+        assert_eq!(m.iou(), [Some(1.0 / 3.0), Some(1.0 / 3.0), None]);
+        assert_eq!(m.precision(), [Some(1.0), Some(0.5), None]);
+        assert_eq!(m.recall(), [Some(1.0 / 3.0), Some(0.5), None]);
+        let mut twice = m.clone();
+        twice.merge(&m);
+        assert_eq!((twice.iou(), twice.undecided()), (m.iou(), Some(&[2, 2, 0][..])));
+        assert!(m.add(&map(&[9]), &map(&[0])).is_err());
+        assert_eq!(ConfusionMatrix::partial(3).coverage(), None);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! The modules stack: [`tensor`] and [`tape`] at the bottom, [`ops`] on them, [`nn`] on those, then
 //! [`data`] and [`formats`], then [`pipeline`], one file a stage, and on top the command.
 
+// Inputs by rule are shared with the parity tests, which name the library from outside.
+#[cfg(test)]
+extern crate self as seedwalk;
+
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -10,7 +10,7 @@ use super::session::{Outcome, Session, path_json};
 use crate::config::{Config, Preset};
 use crate::formats::image::read_rgb;
 use crate::formats::safetensors::{Dtype, write_tensors};
-use crate::ops::crf::{BilateralKernel, CrfOptions, DenseCrf, GaussianKernel};
+use crate::ops::crf::{BilateralKernel, CrfOptions, DenseCrf, GaussianKernel, forget_positions};
 use crate::{Error, Result, show_path};
 
 /// Run the dense CRF on one image: a single step, for study and comparison
@@ -66,6 +66,8 @@ impl Crf {
         let image = read_rgb(&self.image, self.exif.into())?;
         let scores = tensor(&self.probabilities, "probabilities")?;
         let run = || {
+            // Every run builds both lattices, as the first does.
+            forget_positions();
             DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| {
                 e.in_file(&self.probabilities).remedy("`probabilities` is L×H×W, of the photograph's size")
             })

@@ -15,8 +15,7 @@ use crate::nn::Taps;
 use crate::ops::affinity::affinities;
 use crate::ops::losses::softmax;
 use crate::ops::resize::bilinear_resize_plane;
-use crate::pipeline::make_pseudo_labels::inference_pairs;
-use crate::pipeline::networks::{load_affinity, load_cam, load_segmentation};
+use crate::pipeline::networks::WeightFile;
 use crate::tensor::Tensor;
 use crate::{Result, show_path};
 
@@ -60,11 +59,12 @@ type Named = Vec<(&'static str, Tensor)>;
 
 impl Forward {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.weights.config(session)?;
+        let (config, weights) = self.weights.read(session)?;
         let image = read_rgb(&self.image, self.exif.into())?;
         let (h, w) = (image.height, image.width);
         let input = normalize(&image);
-        let (tensors, seconds) = self.infer(&config, &input, h, w).map_err(|e| e.in_file(&self.image))?;
+        let (tensors, seconds) =
+            self.infer(&config, weights, &input, h, w).map_err(|e| e.in_file(&self.image))?;
         let named: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (*name, t)).collect();
         write_tensors(&self.output, &named, Dtype::F32, &[])?;
         let mut text = String::new();
@@ -79,10 +79,17 @@ impl Forward {
     }
 
     /// The network's tensors and the seconds of each run; reading weights is not counted.
-    fn infer(&self, config: &Config, input: &Tensor, h: usize, w: usize) -> Result<(Named, Vec<f64>)> {
+    fn infer(
+        &self,
+        config: &Config,
+        file: WeightFile,
+        input: &Tensor,
+        h: usize,
+        w: usize,
+    ) -> Result<(Named, Vec<f64>)> {
         match self.network {
             Kind::Cam => {
-                let loaded = self.weights.load(config, load_cam)?;
+                let loaded = self.weights.load(file, config, WeightFile::cam)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let own = [("logits", out.logits), ("class_activation_maps", out.class_activation_maps)];
@@ -90,8 +97,8 @@ impl Forward {
                 })
             }
             Kind::Affinity => {
-                let loaded = self.weights.load(config, load_affinity)?;
-                let pairs = inference_pairs(&loaded.config)?;
+                let loaded = self.weights.load(file, config, WeightFile::affinity)?;
+                let pairs = loaded.config.affinity.pairs()?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let planes = affinities(&out.features, &pairs)?;
@@ -103,7 +110,7 @@ impl Forward {
                 })
             }
             Kind::Segmentation => {
-                let loaded = self.weights.load(config, load_segmentation)?;
+                let loaded = self.weights.load(file, config, WeightFile::segmentation)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let [_, gh, gw, c] = out.logits.nhwc("logits")?;

@@ -12,7 +12,7 @@ use crate::data::{Dataset, DatasetOptions, TagUse};
 use crate::formats::image::Exif;
 use crate::formats::safetensors::read_tensors;
 use crate::pipeline::images::StageCount;
-use crate::pipeline::networks::Loaded;
+use crate::pipeline::networks::{Loaded, WeightFile};
 use crate::pipeline::training::class_mismatch;
 use crate::tensor::Tensor;
 use crate::{Error, Result, show_path};
@@ -106,7 +106,7 @@ pub(super) struct Weights {
     /// A checkpoint folder or any weight file
     #[arg(long, value_name = "WEIGHTS")]
     pub weights: PathBuf,
-    /// Form of the network, paper or psa [default: the checkpoint's, else paper]
+    /// Form of the network and of what is done with it, paper or psa [default: the weights' own]
     #[arg(long)]
     pub preset: Option<Preset>,
     /// Share of the full channel counts [default: the checkpoint's, else 1]
@@ -115,21 +115,25 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// The configuration that the weights are loaded under.
-    pub fn config(&self, session: &Session) -> Result<Config> {
-        let mut config = session.config(None, self.preset)?;
+    /// Reads the weights, and the configuration that they are to be loaded under: where neither flag nor
+    /// file names a preset, the weights' own.
+    pub fn read(&self, session: &Session) -> Result<(Config, WeightFile)> {
+        let file = WeightFile::read(&self.weights)?;
+        let own = file.preset().unwrap_or(Preset::Paper);
+        let mut config = session.config_or(None, self.preset, own)?;
         config.backbone.width = self.width.unwrap_or(config.backbone.width);
-        Ok(config)
+        Ok((config, file))
     }
 
     /// Loads the weights by `load`. A checkpoint says itself what its network is like; flags that say
     /// otherwise are refused, not passed over.
     pub fn load<N>(
         &self,
+        file: WeightFile,
         config: &Config,
-        load: impl Fn(&Path, &Config) -> Result<Loaded<N>>,
+        load: impl Fn(WeightFile, &Config) -> Result<Loaded<N>>,
     ) -> Result<Loaded<N>> {
-        let loaded = load(&self.weights, config)?;
+        let loaded = load(file, config)?;
         let (preset, width) = (loaded.config.preset, loaded.config.backbone.width);
         let refused = |what: &str, has: String, asked: String| {
             Error::invalid(format!("a checkpoint of {what} {has}, --{what} asks for {asked}"))

@@ -9,6 +9,7 @@ use super::inputs::{Data, counted};
 use super::session::{Outcome, Session};
 use super::stage_folder::{StageFolder, ids, source_of};
 use crate::Result;
+use crate::config::Preset;
 use crate::data::TagUse;
 use crate::pipeline::images::check_folder_classes;
 use crate::pipeline::make_affinity_labels::make_affinity_labels;
@@ -20,7 +21,7 @@ use crate::pipeline::make_affinity_labels::make_affinity_labels;
 #[derive(Args)]
 #[command(after_help = "Examples:
   seedwalk make-affinity-labels --data D --split train --cams cams --output affinity-labels
-  seedwalk make-affinity-labels --data D --split train --cams cams --output affinity-labels --scores")]
+  seedwalk make-affinity-labels --data D --split train --cams cams --output affinity-labels --preset psa")]
 pub(super) struct MakeAffinityLabels {
     #[command(flatten)]
     data: Data,
@@ -30,14 +31,18 @@ pub(super) struct MakeAffinityLabels {
     /// Folder for the labels
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Keep both CRF posteriors too, as f16 in scores/ID.safetensors
+    /// Keep both CRF posteriors too, as f16 in scores/ID.safetensors; under psa they are always kept, for
+    /// train-affinity reads them
     #[arg(long)]
     scores: bool,
+    /// Where the defaults come from, paper or psa [default: the configuration's, else paper]
+    #[arg(long)]
+    preset: Option<Preset>,
 }
 
 impl MakeAffinityLabels {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let mut config = session.config(None, None)?;
+        let mut config = session.config(None, self.preset)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
         check_folder_classes(&self.cams, &data)?;
         let parts = [source_of(&self.cams)?, json!([config.affinity_labels, config.data.exif]).to_string()];
@@ -45,7 +50,8 @@ impl MakeAffinityLabels {
         let files = |id: &str| vec![format!("{id}.png"), format!("scores/{id}.safetensors")];
         let _folder =
             StageFolder::open(session, &self.output, "make-affinity-labels", &parts, &ids(&data), files)?;
-        let (scores, progress) = (self.scores, &session.progress);
+        let scores = self.scores || config.preset == Preset::Psa;
+        let progress = &session.progress;
         let count = make_affinity_labels(&data, &self.cams, &config, scores, &self.output, progress)?;
         Ok(counted(count, &self.output))
     }

@@ -14,7 +14,7 @@ use crate::formats::image::read_rgb;
 use crate::formats::label_png::write_class_list;
 use crate::nn::CamNet;
 use crate::pipeline::make_cams::{CamFormat, class_maps_of, make_cams, write_cams};
-use crate::pipeline::networks::{Loaded, load_cam};
+use crate::pipeline::networks::{Loaded, WeightFile};
 use crate::{Error, Result, show_path};
 
 /// Make class activation maps of a list, or of one image
@@ -63,17 +63,17 @@ impl From<Format> for CamFormat {
 
 impl MakeCams {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.weights.config(session)?;
+        let (config, weights) = self.weights.read(session)?;
         match &self.image {
-            Some(image) => self.one(session, &config, image),
-            None => self.list(session, config),
+            Some(image) => self.one(session, &config, weights, image),
+            None => self.list(session, config, weights),
         }
     }
 
-    fn list(&self, session: &Session, mut config: Config) -> Result<Outcome> {
+    fn list(&self, session: &Session, mut config: Config, file: WeightFile) -> Result<Outcome> {
         let data = self.data.open(session, &mut config, TagUse::Needed)?;
         let weights = &self.weights.weights;
-        let loaded = self.weights.load(&config, load_cam)?;
+        let loaded = self.weights.load(file, &config, WeightFile::cam)?;
         check_classes(loaded.classes.as_deref(), &data, weights)?;
         check_class_count(loaded.network.classes, &data, weights)?;
         let _folder = self.folder(session, &loaded, &ids(&data))?;
@@ -101,8 +101,8 @@ impl MakeCams {
         StageFolder::open(session, &self.output, "make-cams", &parts, ids, files)
     }
 
-    fn one(&self, session: &Session, config: &Config, path: &Path) -> Result<Outcome> {
-        let loaded = self.weights.load(config, load_cam)?;
+    fn one(&self, session: &Session, config: &Config, file: WeightFile, path: &Path) -> Result<Outcome> {
+        let loaded = self.weights.load(file, config, WeightFile::cam)?;
         let all = match (self.data.class_file(), &loaded.classes) {
             (Some(file), _) => Classes::read(file)?.names().to_vec(),
             (None, Some(names)) => names.clone(),

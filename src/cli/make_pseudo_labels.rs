@@ -12,7 +12,7 @@ use crate::Result;
 use crate::data::TagUse;
 use crate::pipeline::images::check_folder_classes;
 use crate::pipeline::make_pseudo_labels::make_pseudo_labels;
-use crate::pipeline::networks::load_affinity;
+use crate::pipeline::networks::WeightFile;
 
 /// Make pseudo labels: the maps, grown by a random walk over learned affinities, refined by the dense CRF
 #[derive(Args)]
@@ -37,10 +37,10 @@ pub(super) struct MakePseudoLabels {
 
 impl MakePseudoLabels {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let mut config = self.weights.config(session)?;
+        let (mut config, file) = self.weights.read(session)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
         let weights = &self.weights.weights;
-        let loaded = self.weights.load(&config, load_affinity)?;
+        let loaded = self.weights.load(file, &config, WeightFile::affinity)?;
         let settings = json!([
             config.preset,
             config.backbone.width,

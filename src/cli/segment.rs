@@ -15,7 +15,7 @@ use crate::data::{Dataset, DatasetOptions, TagUse, id_of_file};
 use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
 use crate::formats::label_png::{voc_colour, write_class_list, write_labels};
 use crate::nn::SegmentationNet;
-use crate::pipeline::networks::{Loaded, load_segmentation};
+use crate::pipeline::networks::{Loaded, WeightFile};
 use crate::pipeline::segment::segment_image;
 use crate::progress::check_interrupted;
 use crate::{Error, ErrorKind, Result, show_path};
@@ -53,9 +53,9 @@ struct Photograph {
 
 impl Segment {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let config = self.weights.config(session)?;
+        let (config, weights) = self.weights.read(session)?;
         let photographs = photographs(&self.inputs)?;
-        let loaded = self.weights.load(&config, load_segmentation)?;
+        let loaded = self.weights.load(weights, &config, WeightFile::segmentation)?;
         let settings =
             json!([loaded.config.preset, loaded.config.backbone.width, settings_of(&loaded.config)]);
         let exif = if self.exif == ExifFlag::Apply { "apply" } else { "ignore" };

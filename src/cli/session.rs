@@ -91,7 +91,17 @@ impl Session {
 
     /// The configuration of a command: a preset, the file over it, `--seed` over that.
     pub fn config(&self, file: Option<&Path>, preset: Option<Preset>) -> Result<Config> {
-        let mut config = Config::load(file.or(self.common.config.as_deref()), preset)?;
+        self.config_or(file, preset, Preset::Paper)
+    }
+
+    /// As [`Session::config`], with another preset than `paper` where neither flag nor file names one.
+    pub fn config_or(
+        &self,
+        file: Option<&Path>,
+        preset: Option<Preset>,
+        otherwise: Preset,
+    ) -> Result<Config> {
+        let mut config = Config::load(file.or(self.common.config.as_deref()), preset, otherwise)?;
         if let Some(seed) = self.common.seed {
             config.seed = seed;
         }

@@ -37,6 +37,9 @@ pub(super) struct Walk {
     /// γ: pairs are closer than this on the feature grid
     #[arg(long, value_name = "γ", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=64))]
     radius: u32,
+    /// Pairs at the distance γ itself count too
+    #[arg(long)]
+    inclusive: bool,
     /// safetensors file to write
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -52,10 +55,11 @@ impl Walk {
         allowed.check().map_err(Error::of_usage)?;
         let affinities = tensor(&self.affinities, "affinities")?;
         let maps = tensor(&self.maps, "maps")?;
-        let stencil = Stencil::new(self.radius as usize, false)?;
+        let stencil = Stencil::new(self.radius as usize, self.inclusive)?;
         let run = || {
             let transition = Transition::new(&affinities, &stencil, self.beta).map_err(|e| {
-                e.in_file(&self.affinities).remedy("`affinities` is a plane for each pair of --radius, P×h×w")
+                e.in_file(&self.affinities)
+                    .remedy("`affinities` is a plane for each pair of --radius (and --inclusive), P×h×w")
             })?;
             transition
                 .walk(&maps, self.steps as usize)

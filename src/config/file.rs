@@ -18,19 +18,19 @@ const PRINTED: &str = "`seedwalk run --print-config` prints every key with a val
 
 impl Config {
     /// The configuration of a command: the preset's defaults, the file's values over them. A preset that
-    /// is named here wins over the file's own.
+    /// is named here wins over the file's own; `otherwise` is that of a file that names none.
     ///
     /// # Errors
     /// As [`Config::from_toml`], and what the operating system fails with.
-    pub fn load(path: Option<&Path>, preset: Option<Preset>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self::preset(preset.unwrap_or(Preset::Paper))) };
+    pub fn load(path: Option<&Path>, preset: Option<Preset>, otherwise: Preset) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::preset(preset.unwrap_or(otherwise))) };
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let text = String::from_utf8(bytes).map_err(|e| {
             Error::malformed(path, "not UTF-8, so no TOML")
                 .at_offset(e.utf8_error().valid_up_to() as u64)
                 .remedy("save the file as UTF-8")
         })?;
-        parse(&text, preset).map_err(|e| e.in_file(path).or_remedy(PRINTED))
+        parse(&text, preset, otherwise).map_err(|e| e.in_file(path).or_remedy(PRINTED))
     }
 
     /// Reads a configuration file: its values over its preset's.
@@ -38,7 +38,7 @@ impl Config {
     /// # Errors
     /// As [`Config::from_toml`], and what the operating system fails with.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::load(Some(path), None)
+        Self::load(Some(path), None, Preset::Paper)
     }
 
     /// Reads a configuration from text; `path` names it in errors.
@@ -47,7 +47,7 @@ impl Config {
     /// Text that is not TOML; an unknown key, with the nearest known one; a value of another type or out
     /// of range. Each names file and line.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
-        parse(text, None).map_err(|e| e.in_file(path).or_remedy(PRINTED))
+        parse(text, None, Preset::Paper).map_err(|e| e.in_file(path).or_remedy(PRINTED))
     }
 
     /// Checks every value's range: after flags were put over a file.
@@ -63,7 +63,7 @@ fn range_error(key: &str, range: &str) -> Error {
     Error::invalid(format!("`{key}` is out of range: {range} expected"))
 }
 
-fn parse(text: &str, preset: Option<Preset>) -> Result<Config> {
+fn parse(text: &str, preset: Option<Preset>, otherwise: Preset) -> Result<Config> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let line_of =
         |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count();
@@ -78,7 +78,7 @@ fn parse(text: &str, preset: Option<Preset>) -> Result<Config> {
 
     let preset = match (preset, file.get("preset")) {
         (Some(preset), _) => preset,
-        (None, None) => Preset::Paper,
+        (None, None) => otherwise,
         (None, Some(value)) => value
             .as_str()
             .ok_or_else(|| "\"paper\" or \"psa\" is expected".to_string())
@@ -222,7 +222,11 @@ fn out_of_range(c: &Config) -> Option<(String, String)> {
     require(i64::try_from(c.seed).is_ok(), "seed", "0 to 2^63 − 1");
     require(!c.data.root.as_os_str().is_empty(), "data.root", "a folder");
     require(!c.data.train.is_empty(), "data.train", "a list's name or path");
-    for (name, scales) in [("cam.scales", &c.cam.scales), ("segmentation.scales", &c.segmentation.scales)] {
+    for (name, scales) in [
+        ("cam.scales", &c.cam.scales),
+        ("walk.scales", &c.walk.scales),
+        ("segmentation.scales", &c.segmentation.scales),
+    ] {
         require(!scales.is_empty(), name, "at least one scale");
         require(scales.iter().all(|s| (0.1..=8.0).contains(s)), name, "scales from 0.1 to 8");
     }

@@ -124,6 +124,11 @@ impl Classes {
 /// The candidate most like `name` (at most half of the letters added, dropped, changed or
 /// exchanged with their neighbour; case does not count).
 pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// Comparing takes time and memory of one length times the other: nobody mistypes a name of this length.
+    const LONGEST: usize = 200;
+    if name.len() > LONGEST {
+        return None;
+    }
     let name = name.to_lowercase();
     candidates
         .map(|c| (strsim::normalized_damerau_levenshtein(&name, &c.to_lowercase()), c))

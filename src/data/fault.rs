@@ -68,6 +68,18 @@ pub(super) fn fault_of(error: &Error, path: &Path) -> Fault {
     fault
 }
 
+/// Faults after which a file is not looked at any further: it is not what it is said to be.
+const MOST: usize = 10_000;
+
+/// Whether there are faults enough; then the last of them says so.
+pub(super) fn too_many(faults: &mut Vec<Fault>, path: &Path) -> bool {
+    if faults.len() == MOST {
+        let fault = Fault::new(path, format!("more than {MOST} faults; what follows was not looked at"));
+        faults.push(fault.remedy("check that this is the file that was meant"));
+    }
+    faults.len() > MOST
+}
+
 /// How many faults an error lists.
 const TOLD: usize = 10;
 

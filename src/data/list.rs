@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::fault::Fault;
+use super::fault::{Fault, too_many};
 use super::ids::{SeenIds, is_image, why_unsafe, without_ending};
 use super::text::TextFile;
 
@@ -24,6 +24,9 @@ pub(super) struct Entry {
 pub(super) fn parse(file: &TextFile, faults: &mut Vec<Fault>) -> Vec<Entry> {
     let (mut entries, mut seen) = (Vec::new(), SeenIds::default());
     for (line, text) in file.lines() {
+        if too_many(faults, &file.path) {
+            break;
+        }
         match entry(text, line).and_then(|e| seen.insert(&e.id, line).map(|()| e)) {
             Ok(entry) => entries.push(entry),
             Err(message) => faults.push(Fault::new(&file.path, message).at_line(line)),

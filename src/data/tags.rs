@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::classes::Classes;
-use super::fault::{Fault, fault_of};
+use super::fault::{Fault, fault_of, too_many};
 use super::ids::{SeenIds, why_unsafe, without_ending};
 use super::text::TextFile;
 use crate::formats::npy::read_class_labels;
@@ -63,6 +63,9 @@ pub(super) fn parse_csv(file: &TextFile, classes: &Classes, faults: &mut Vec<Fau
     let (mut table, mut seen) = (TagTable::default(), SeenIds::default());
     let mut lines = LineCounter::new(&file.text);
     for (number, record) in reader.records().enumerate() {
+        if too_many(faults, &file.path) {
+            return table;
+        }
         let record = match record {
             Ok(record) => record,
             Err(error) => {
@@ -109,6 +112,9 @@ pub(super) fn read_npy(path: &Path, classes: &Classes, faults: &mut Vec<Fault>) 
     let (mut table, mut seen) = (TagTable::default(), SeenIds::default());
     let expected = classes.foreground().len();
     for (id, values) in read_class_labels(path)? {
+        if too_many(faults, path) {
+            break;
+        }
         let id = without_ending(&id);
         let fault = |message: String| Fault::new(path, message);
         if let Some(why) = why_unsafe(id) {
@@ -164,6 +170,14 @@ impl<'a> LineCounter<'a> {
 const XML_NODES: u32 = 100_000;
 /// Bytes in an annotation.
 const XML_BYTES: usize = 8 << 20;
+/// Attributes of an element; VOC's have none. The parser compares each with each.
+const XML_ATTRIBUTES: usize = 64;
+
+/// Whether an element may have more attributes than are allowed: an equals sign each, and no `<` among them.
+fn many_attributes(text: &str) -> bool {
+    let mut elements = text.split('<').filter(|part| !part.starts_with(['!', '?', '/']));
+    elements.any(|element| element.bytes().filter(|&byte| byte == b'=').count() > XML_ATTRIBUTES)
+}
 
 /// The classes of an annotation's objects; `None` where there is no such file.
 pub(super) fn read_annotation(path: &Path, classes: &Classes) -> Result<Option<Vec<usize>>, Vec<Fault>> {
@@ -174,6 +188,9 @@ pub(super) fn read_annotation(path: &Path, classes: &Classes) -> Result<Option<V
     };
     if file.text.len() > XML_BYTES {
         return Err(vec![Fault::new(path, format!("more than {} MiB of XML", XML_BYTES >> 20))]);
+    }
+    if many_attributes(&file.text) {
+        return Err(vec![Fault::new(path, format!("an element of more than {XML_ATTRIBUTES} attributes"))]);
     }
     // Document type definitions, and with them entities that grow without bound, are refused.
     let options =

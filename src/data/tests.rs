@@ -133,7 +133,7 @@ fn plain_layout_with_a_csv() {
 fn npy(path: &Path, ids: &[usize], values: &[&[f32]]) {
     let size = values[0].len();
     let maps = Tensor::new(&[ids.len(), 1, size], values.concat()).unwrap();
-    let maps = ClassMaps { classes: vec!["any".into(); ids.len()], maps, image_size: (1, size) };
+    let maps = ClassMaps { classes: vec!["any".into(); ids.len()], maps, image_size: Some((1, size)) };
     write_npy(path, &maps, ids).unwrap();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ours: safetensors with one f16 tensor `cam/CLASS` of h×w for each class present, at stride 8, and the
 //! image's size as metadata. Read and written also: psa's `.npy`, a pickled dictionary {class index: float32
-//! H×W} at image size; read only: irn's, {"keys": class indices, "cam": L×h×w, "high_res": L×H×W}.
+//! H×W} at image size; read only: irn's, {"keys": class indices, "cam": L×h×w at stride 4, "high_res": L×H×W}.
 
 use std::path::{Path, PathBuf};
 
@@ -22,11 +22,14 @@ pub struct ClassMaps {
     pub classes: Vec<String>,
     /// L×h×w, at any resolution.
     pub maps: Tensor,
-    /// Rows and columns of the image.
-    pub image_size: (usize, usize),
+    /// Rows and columns of the image; `None` where the file has irn's `cam` alone, at [`IRN_STRIDE`].
+    pub image_size: Option<(usize, usize)>,
 }
 
 const PREFIX: &str = "cam/";
+
+/// The image is this many times larger than irn's `cam`, which is rounded up.
+pub const IRN_STRIDE: usize = 4;
 
 /// The file of an image's maps in a folder, in either form.
 pub fn find(folder: &Path, id: &str) -> Option<PathBuf> {
@@ -48,17 +51,19 @@ pub fn read(path: &Path, foreground: &[String]) -> Result<ClassMaps> {
 /// Reads maps from memory.
 pub(crate) fn decode(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
     let maps = if npy::is_npy(bytes) {
-        decode_npy(path, bytes, foreground)?
+        decode_npy(path, bytes, foreground)
     } else {
-        decode_safetensors(path, bytes, foreground)?
+        decode_safetensors(path, bytes, foreground)
     };
+    let maps = maps.map_err(|e| e.or_remedy(super::DAMAGED))?;
     check_finite(path, [("the class maps", &maps.maps)])
         .map_err(|e| e.remedy("make the maps of this image anew"))?;
     Ok(maps)
 }
 
 fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
-    let file = safetensors::decode(path, bytes)?;
+    let mut budget = Budget::new(bytes.len());
+    let file = safetensors::decode_within(path, bytes, &mut budget)?;
     let side = |key: &str| {
         let value = file.metadata.get(key).and_then(|v| v.parse::<usize>().ok()).filter(|&v| v > 0);
         value.ok_or_else(|| {
@@ -71,26 +76,27 @@ fn decode_safetensors(path: &Path, bytes: &[u8], foreground: &[String]) -> Resul
         let Some(name) = stored.name.strip_prefix(PREFIX) else {
             return Err(Error::malformed(path, format!("`{}` is no class map", stored.name)));
         };
-        if !foreground.iter().any(|known| known == name) {
-            return Err(unknown_class(path, name, foreground));
-        }
         classes.push(name.to_string());
         planes.push(stored.tensor);
     }
-    Ok(ClassMaps { classes, maps: stack(path, planes)?, image_size })
+    if classes.iter().any(|name| !foreground.contains(name)) {
+        return Err(unknown_class(path, &classes, foreground));
+    }
+    Ok(ClassMaps { classes, maps: stack(path, planes, &mut budget)?, image_size: Some(image_size) })
 }
 
-fn unknown_class(path: &Path, name: &str, foreground: &[String]) -> Error {
+/// The maps' classes, by name or number, are not all in the data set's list.
+fn unknown_class(path: &Path, maps: &[String], foreground: &[String]) -> Error {
     let message = format!(
-        "class lists differ: the maps are of `{}`, this data set has [{}]",
-        name.escape_debug(),
+        "class lists differ: the maps are of [{}], this data set has [{}]",
+        maps.join(", ").escape_debug(),
         foreground.join(", ")
     );
     Error::malformed(path, message).remedy("pass the class file that the maps were made with (--classes)")
 }
 
 /// h×w planes as one L×h×w tensor.
-fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
+fn stack(path: &Path, planes: Vec<Tensor>, budget: &mut Budget) -> Result<Tensor> {
     let Some(first) = planes.first() else {
         return Err(Error::malformed(path, "there are no class maps in the file"));
     };
@@ -104,61 +110,131 @@ fn stack(path: &Path, planes: Vec<Tensor>) -> Result<Tensor> {
         return Err(Error::malformed(path, "the class maps are empty or of unequal sizes"));
     }
     let shape = [planes.len(), h, w];
+    // A copy beside the planes.
+    budget.charge(path, "the class maps", planes.iter().map(|plane| 4 * plane.len()).sum())?;
     let mut data = super::reserve(path, planes.len() * h * w)?;
     planes.iter().for_each(|plane| data.extend_from_slice(plane.data()));
     Tensor::new(&shape, data)
 }
 
 fn decode_npy(path: &Path, bytes: &[u8], foreground: &[String]) -> Result<ClassMaps> {
-    let malformed = |message: &str| {
-        Error::malformed(path, message)
-            .remedy("class maps are .npy dictionaries {class index: map}, or {\"keys\", \"high_res\"}")
-    };
     let Contents::Object(object) = npy::open(path, bytes)? else {
-        return Err(malformed("a plain array, not class maps"));
+        return Err(no_dictionary(path, "a plain array, not class maps"));
     };
-    let pickle = Pickle::parse(path, object, 0)?;
-    let entries = pickle
-        .dict(npy::only_object(&pickle))
-        .ok_or_else(|| malformed("the pickled object is not a dictionary"))?;
     let mut budget = Budget::new(bytes.len());
-    let mut array = |at: Ref, name: &str| -> Result<Tensor> {
-        if torch::is_tensor(&pickle, at) {
-            return Ok(torch::embedded_tensor(path, &pickle, at, name, &mut budget)?.tensor);
-        }
-        let view = pickle.array(at).ok_or_else(|| malformed(&format!("`{name}` is not an array")))?;
-        npy::tensor_of(path, name, &view, &mut budget)
+    let pickle = Pickle::parse(path, object, 0, &mut budget)?;
+    let (indices, maps, image_size) = NpyMaps { path, pickle: &pickle, budget }.read()?;
+    let known = |&index: &i64| usize::try_from(index).ok().and_then(|i| foreground.get(i)).cloned();
+    let Some(classes) = indices.iter().map(known).collect::<Option<Vec<String>>>() else {
+        let numbers: Vec<String> = indices.iter().map(|index| format!("class number {index}")).collect();
+        return Err(unknown_class(path, &numbers, foreground));
     };
-    let field = |name: &str| entries.iter().find(|(key, _)| pickle.text(*key) == Some(name)).map(|(_, v)| *v);
-    let class = |index: i64| {
-        let name = usize::try_from(index).ok().and_then(|i| foreground.get(i));
-        name.cloned().ok_or_else(|| unknown_class(path, &format!("class number {index}"), foreground))
-    };
-    let (indices, maps) = match (field("keys"), field("high_res").or_else(|| field("cam"))) {
-        (Some(keys), Some(maps)) => {
-            let (keys, maps) = (array(keys, "keys")?, array(maps, "maps")?);
-            if maps.shape().len() != 3 || keys.len() != maps.shape()[0] || maps.is_empty() {
-                let message = format!("keys {:?} do not fit maps {:?}", keys.shape(), maps.shape());
-                return Err(malformed(&message));
-            }
-            (keys.data().iter().map(|&k| k as i64).collect::<Vec<_>>(), maps)
-        }
-        _ => {
-            let (mut indices, mut planes) = (Vec::new(), Vec::new());
-            for &(key, value) in entries {
-                let index = pickle.int(key).ok_or_else(|| malformed("a key is not a class index"))?;
-                indices.push(index);
-                planes.push(array(value, &format!("class {index}"))?);
-            }
-            (indices, stack(path, planes)?)
-        }
-    };
-    let classes: Vec<String> = indices.into_iter().map(class).collect::<Result<_>>()?;
     if let Some(twice) = classes.iter().enumerate().find(|(i, name)| classes[..*i].contains(name)) {
-        return Err(malformed(&format!("the class `{}` occurs twice", twice.1)));
+        return Err(no_dictionary(path, &format!("the class `{}` occurs twice", twice.1)));
     }
-    let image_size = (maps.shape()[1], maps.shape()[2]);
     Ok(ClassMaps { classes, maps, image_size })
+}
+
+fn no_dictionary(path: &Path, message: &str) -> Error {
+    Error::malformed(path, message).remedy(
+        "class maps are .npy dictionaries {class index: height × width}, as psa writes them, or {\"keys\": class \
+         indices, \"high_res\" or \"cam\": classes × height × width}, as irn does; index 0 is the first class \
+         after background",
+    )
+}
+
+/// Class indices (0 the first after background), their maps L×h×w, and the image's size where it is known.
+type IndexedMaps = (Vec<i64>, Tensor, Option<(usize, usize)>);
+
+/// The dictionary of an `.npy` of class maps.
+struct NpyMaps<'a> {
+    path: &'a Path,
+    pickle: &'a Pickle<'a>,
+    budget: Budget,
+}
+
+impl NpyMaps<'_> {
+    fn read(mut self) -> Result<IndexedMaps> {
+        let pickle = self.pickle;
+        let entries = pickle
+            .dict(npy::only_object(pickle))
+            .ok_or_else(|| self.fail("the pickled object is not a dictionary"))?;
+        let field = |name: &str| entries.iter().find(|e| pickle.text(e.0) == Some(name)).map(|e| e.1);
+        match (field("keys"), field("high_res"), field("cam")) {
+            (Some(keys), Some(maps), _) => {
+                let (indices, maps) = self.irn(keys, maps, "high_res")?;
+                let size = (maps.shape()[1], maps.shape()[2]);
+                Ok((indices, maps, Some(size)))
+            }
+            (Some(keys), None, Some(maps)) => {
+                let (indices, maps) = self.irn(keys, maps, "cam")?;
+                Ok((indices, maps, None))
+            }
+            _ => self.psa(entries),
+        }
+    }
+
+    /// {class index: H×W}
+    fn psa(&mut self, entries: &[(Ref, Ref)]) -> Result<IndexedMaps> {
+        let (mut indices, mut planes) = (Vec::new(), Vec::new());
+        for &(key, value) in entries {
+            let Some(index) = self.pickle.int(key) else {
+                let key = self.pickle.text(key).map_or("a key".into(), |k| format!("`{}`", k.escape_debug()));
+                return Err(self.fail(&format!("{key} is not a class index, and there are no irn maps")));
+            };
+            indices.push(index);
+            planes.push(self.array(value, &format!("class {index}"))?);
+        }
+        let maps = stack(self.path, planes, &mut self.budget)?;
+        let size = (maps.shape()[1], maps.shape()[2]);
+        Ok((indices, maps, Some(size)))
+    }
+
+    /// `keys` and one of the two kinds of maps L×h×w.
+    fn irn(&mut self, keys: Ref, maps: Ref, name: &str) -> Result<(Vec<i64>, Tensor)> {
+        let (keys, maps) = (self.array(keys, "keys")?, self.array(maps, name)?);
+        let planes = match *maps.shape() {
+            [l, h, w] if l * h * w > 0 => l,
+            _ => {
+                let shape = maps.shape();
+                return Err(self.fail(&format!("`{name}` is {shape:?}, not classes × height × width")));
+            }
+        };
+        if let Some(key) = keys.data().iter().find(|key| key.fract() != 0.0) {
+            return Err(self.fail(&format!("`keys` has {key}, which is no class index")));
+        }
+        let keys: Vec<i64> = keys.data().iter().map(|&key| key as i64).collect();
+        // irn's later stages put a background before the classes, which then count from 1.
+        let indices = match keys.as_slice() {
+            [0, padded @ ..] if padded.len() == planes => padded.iter().map(|key| key - 1).collect(),
+            _ if keys.len() == planes => keys,
+            _ => {
+                let message = format!(
+                    "{} `keys` {keys:?} for {planes} maps in `{name}`: one a map is expected, or a 0 for the \
+                     background before them",
+                    keys.len()
+                );
+                return Err(self.fail(&message));
+            }
+        };
+        Ok((indices, maps))
+    }
+
+    /// A NumPy array or a tensor of PyTorch.
+    fn array(&mut self, at: Ref, name: &str) -> Result<Tensor> {
+        if torch::is_tensor(self.pickle, at) {
+            return Ok(torch::embedded_tensor(self.path, self.pickle, at, name, &mut self.budget)?.tensor);
+        }
+        let view = self
+            .pickle
+            .array(at)
+            .ok_or_else(|| self.fail(&format!("`{name}` is not an array of numbers")))?;
+        npy::tensor_of(self.path, name, &view, &mut self.budget)
+    }
+
+    fn fail(&self, message: &str) -> Error {
+        no_dictionary(self.path, message)
+    }
 }
 
 /// The planes of L×h×w maps, checked against the class list.
@@ -175,7 +251,7 @@ fn planes(maps: &ClassMaps) -> Result<(usize, usize, std::slice::ChunksExact<'_,
 /// Writes maps as f16 safetensors; complete or absent.
 ///
 /// # Errors
-/// A tensor that is not L×h×w, a folder that cannot be written.
+/// A tensor that is not L×h×w, an image whose size is not known, a folder that cannot be written.
 pub fn write_safetensors(path: &Path, maps: &ClassMaps) -> Result<()> {
     let (h, w, planes) = planes(maps)?;
     let planes = maps
@@ -185,7 +261,10 @@ pub fn write_safetensors(path: &Path, maps: &ClassMaps) -> Result<()> {
         .map(|(name, plane)| Ok((format!("{PREFIX}{name}"), Tensor::new(&[h, w], plane.to_vec())?)))
         .collect::<Result<Vec<_>>>()?;
     let named: Vec<(&str, &Tensor)> = planes.iter().map(|(name, plane)| (name.as_str(), plane)).collect();
-    let (height, width) = (maps.image_size.0.to_string(), maps.image_size.1.to_string());
+    let (height, width) = maps
+        .image_size
+        .ok_or_else(|| Error::shape("class maps", "the image's size is not known"))
+        .map(|(height, width)| (height.to_string(), width.to_string()))?;
     write_tensors(path, &named, Dtype::F16, &[("image_height", &height), ("image_width", &width)])
 }
 
@@ -240,7 +319,7 @@ mod tests {
         ClassMaps {
             classes: vec!["tv monitor".into(), "cat".into()],
             maps: Tensor::new(&[2, 3, 5], data).unwrap(),
-            image_size: (23, 40),
+            image_size: Some((23, 40)),
         }
     }
 
@@ -256,7 +335,7 @@ mod tests {
         assert_eq!(find(dir.path(), "2"), None);
         for (path, size) in [(a, (23, 40)), (b, (3, 5))] {
             let got = read(&path, &foreground()).unwrap();
-            assert_eq!((got.classes, got.image_size), (maps.classes.clone(), size));
+            assert_eq!((got.classes, got.image_size), (maps.classes.clone(), Some(size)));
             // Multiples of 1/32 below 1 are exact in f16.
             assert_eq!((got.maps.shape(), got.maps.data()), (maps.maps.shape(), maps.maps.data()));
             let e = read(&path, &foreground()[..1]).unwrap_err();

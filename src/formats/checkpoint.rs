@@ -178,7 +178,15 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
     decode_those(path, bytes, |_| true)
 }
 
+/// Longest JSON in the metadata: that of a hundred thousand tensors. What is parsed of it takes many times
+/// its size.
+const MAX_JSON: usize = 1 << 20;
+
 fn decode_those(path: &Path, bytes: &[u8], wanted: fn(&str) -> bool) -> Result<Checkpoint> {
+    decode_wanted(path, bytes, wanted).map_err(|e| e.or_remedy(super::DAMAGED))
+}
+
+fn decode_wanted(path: &Path, bytes: &[u8], wanted: fn(&str) -> bool) -> Result<Checkpoint> {
     let file = safetensors::decode_those(path, bytes, wanted)?;
     verify(path, &file, wanted)?;
     let text = |key: &str| {
@@ -210,6 +218,10 @@ fn verify(path: &Path, file: &TensorFile, wanted: fn(&str) -> bool) -> Result<()
     if file.metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err(Error::malformed(path, "this is not a checkpoint of this program's version")
             .remedy("give the folder that a training wrote to; plain weights are read by --init"));
+    }
+    if HASHED.iter().chain(&["hashes"]).any(|&key| file.metadata.get(key).is_some_and(|v| v.len() > MAX_JSON))
+    {
+        return Err(damaged(format!("a part of its metadata is longer than {MAX_JSON} bytes")));
     }
     let hashes = file.metadata.get("hashes").ok_or_else(|| damaged("its hashes are missing".into()))?;
     let stored: BTreeMap<String, String> =

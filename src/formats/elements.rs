@@ -61,6 +61,26 @@ impl Dtype {
         }
     }
 
+    /// The value of one stored integer; `None` for other types, other lengths, and beyond 63 bits.
+    pub(crate) fn integer(self, bytes: &[u8], order: ByteOrder) -> Option<i64> {
+        let signed = match self {
+            Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => true,
+            Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => false,
+            _ => return None,
+        };
+        if bytes.len() != self.size() {
+            return None;
+        }
+        let mut value = [0u8; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        if order == ByteOrder::Big {
+            value[..bytes.len()].reverse();
+        }
+        let value = i64::from_le_bytes(value);
+        let unused = 64 - 8 * bytes.len() as u32;
+        if signed { Some(value << unused >> unused) } else { (value >= 0).then_some(value) }
+    }
+
     /// Appends the elements of `bytes` (whole elements, in the given byte order) as f32; wider types are
     /// rounded to the nearest.
     pub(crate) fn decode(self, bytes: &[u8], order: ByteOrder, out: &mut Vec<f32>) {
@@ -145,35 +165,79 @@ pub struct StoredTensor {
     pub tensor: Tensor,
 }
 
-/// How many f32 a file may still become: together with the file itself at most 64 MiB + 3 × its size, so
-/// that views of one storage, repeated or spread out, cannot multiply.
+/// How many bytes of memory a file may still take beside itself: 56 MiB + 2 × its size, so that with the file
+/// and small change it is at most 64 MiB + 3 × its size. Views of one storage, objects of two bytes, names
+/// without end cannot multiply beyond it. Everything whose size or number comes from a file is charged here
+/// before it is allocated.
 pub(crate) struct Budget {
     left: usize,
 }
 
+/// What a tensor takes beside its elements: name, shape, reference counts, and its place in lists and sets.
+const PER_TENSOR: usize = 256;
+
+/// Bytes beyond which the name of a tensor is refused.
+pub(crate) const MAX_NAME: usize = 4096;
+
 impl Budget {
     /// The budget of a file of so many bytes.
     pub fn new(file_length: usize) -> Self {
-        Self { left: (64 << 20) / 4 + file_length / 2 }
+        Self { left: (56usize << 20).saturating_add(file_length.saturating_mul(2)) }
+    }
+
+    /// Takes so many bytes off; whether they were there.
+    #[must_use]
+    pub fn spend(&mut self, bytes: usize) -> bool {
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes bytes off for `what`, or says that the file does not warrant so much.
+    pub fn charge(&mut self, path: &Path, what: &str, bytes: usize) -> Result<()> {
+        if self.spend(bytes) {
+            return Ok(());
+        }
+        let message = format!("{what} would take more memory than a file of this size warrants");
+        Err(Error::malformed(path, message).remedy("the file is damaged or made to exhaust memory"))
+    }
+
+    /// Gives back what is no longer held.
+    pub fn release(&mut self, bytes: usize) {
+        self.left = self.left.saturating_add(bytes);
     }
 
     /// Room for an array of this shape, and the number of its elements.
     pub fn take(&mut self, path: &Path, name: &str, shape: &[usize]) -> Result<(Vec<f32>, usize)> {
-        if shape.len() > MAX_DIMENSIONS {
+        if name.len() > MAX_NAME {
             let message =
-                format!("`{name}` has {} dimensions; at most {MAX_DIMENSIONS} are allowed", shape.len());
+                format!("{} is a name of {} bytes; at most {MAX_NAME} are allowed", shown(name), name.len());
             return Err(Error::malformed(path, message));
         }
-        let count = element_count(shape).map_err(|e| e.context(format_args!("`{name}`")).in_file(path))?;
-        if count > self.left {
+        if shape.len() > MAX_DIMENSIONS {
+            let message = format!(
+                "{} has {} dimensions; at most {MAX_DIMENSIONS} are allowed",
+                shown(name),
+                shape.len()
+            );
+            return Err(Error::malformed(path, message));
+        }
+        let count = element_count(shape).map_err(|e| e.context(shown(name)).in_file(path))?;
+        let bytes = count.saturating_mul(size_of::<f32>()).saturating_add(PER_TENSOR + 2 * name.len());
+        if !self.spend(bytes) {
             let bytes = show_bytes(count as u128 * 4);
-            let message =
-                format!("`{name}` {shape:?} would take {bytes}, more than a file of this size warrants");
+            let message = format!(
+                "{} {shape:?} would take {bytes}, more than a file of this size warrants",
+                shown(name)
+            );
             return Err(
                 Error::malformed(path, message).remedy("the file is damaged or made to exhaust memory")
             );
         }
-        self.left -= count;
         Ok((reserve(path, count)?, count))
     }
 
@@ -187,14 +251,28 @@ impl Budget {
         bytes: &[u8],
         order: ByteOrder,
     ) -> Result<Tensor> {
-        let (mut data, count) = self.take(path, name, shape)?;
-        if count.checked_mul(dtype.size()) != Some(bytes.len()) {
-            let message =
-                format!("`{name}` {shape:?} of {} does not fit its {} bytes", dtype.name(), bytes.len());
+        let size = element_count(shape).ok().and_then(|count| count.checked_mul(dtype.size()));
+        if shape.len() <= MAX_DIMENSIONS && size != Some(bytes.len()) {
+            let message = format!(
+                "{} {shape:?} of {} does not fit its {} bytes",
+                shown(name),
+                dtype.name(),
+                bytes.len()
+            );
             return Err(Error::malformed(path, message));
         }
+        let (mut data, _) = self.take(path, name, shape)?;
         dtype.decode(bytes, order, &mut data);
         Tensor::new(shape, data).map_err(|e| e.in_file(path))
+    }
+}
+
+/// A text from a file as errors show it: in backquotes, control characters escaped, cut where it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 100;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("`{}…`", text[..end].escape_debug()),
+        None => format!("`{}`", text.escape_debug()),
     }
 }
 
@@ -206,7 +284,7 @@ pub(crate) fn check_finite<'a>(
     for (name, tensor) in tensors {
         if let Some(at) = tensor.data().iter().position(|v| !v.is_finite()) {
             let value = tensor.data()[at];
-            let message = format!("`{name}` {:?} holds {value} at element {at}", tensor.shape());
+            let message = format!("{} {:?} holds {value} at element {at}", shown(name), tensor.shape());
             return Err(Error::new(crate::ErrorKind::NotFinite, message)
                 .in_file(path)
                 .remedy("these weights cannot be used; take an earlier checkpoint or fetch the file again"));

@@ -100,6 +100,10 @@ pub fn read_rgb_limited(path: &Path, exif: Exif, max_pixels: usize) -> Result<Rg
 
 /// Decodes a photograph from memory; `path` is for the errors and warnings.
 pub(crate) fn decode(path: &Path, bytes: &[u8], exif: Exif, max_pixels: usize) -> Result<RgbImage> {
+    decode_any(path, bytes, exif, max_pixels).map_err(|e| e.or_remedy(super::DAMAGED))
+}
+
+fn decode_any(path: &Path, bytes: &[u8], exif: Exif, max_pixels: usize) -> Result<RgbImage> {
     let (image, orientation) = if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         decode_png(path, bytes, max_pixels)?
     } else if bytes.starts_with(b"\xff\xd8") {
@@ -142,6 +146,24 @@ pub(super) fn check_size(path: &Path, width: usize, height: usize, max_pixels: u
     }
 }
 
+/// Fails when a file is too small to hold what its header promises, before memory is taken for that.
+///
+/// Deflate makes at most 1032 bytes of one (RFC 1951: 258 bytes for two bits), and a JPEG needs a bit for each
+/// block of 64 pixels (ITU-T T.81: the shortest code of the difference of two DC coefficients).
+pub(super) fn check_plausible(path: &Path, promised: u128, most_of_a_byte: u128, bytes: &[u8]) -> Result<()> {
+    if promised <= most_of_a_byte * bytes.len() as u128 {
+        return Ok(());
+    }
+    let message = format!("the file is cut off: {} bytes cannot hold what its header promises", bytes.len());
+    Err(Error::malformed(path, message).remedy("fetch the file again"))
+}
+
+/// Bytes that a byte of a PNG can become.
+pub(super) const DEFLATE: u128 = 1032;
+
+/// Pixels that a byte of a JPEG can become.
+const HUFFMAN: u128 = 512;
+
 /// What the PNG decoder says, with a remedy where the file is cut off.
 pub(super) fn png_failure(path: &Path, error: &png::DecodingError) -> Error {
     let cut =
@@ -156,9 +178,14 @@ fn decode_png(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage,
     let fail = |e| png_failure(path, &e);
     let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::EXPAND);
+    // Both may be compressed and are of no use here.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(fail)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     check_size(path, width, height, max_pixels)?;
+    let stored = reader.info().raw_row_length_from_width(width as u32) as u128 * height as u128;
+    check_plausible(path, stored, DEFLATE, bytes)?;
     let (colour, depth) = reader.output_color_type();
     let channels = colour.samples();
     let bytes_per_sample = if depth == png::BitDepth::Sixteen { 2 } else { 1 };
@@ -202,6 +229,7 @@ fn decode_jpeg(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage
     let header = exif::jpeg_header(bytes).ok_or_else(|| damaged("there is no frame"))?;
     let (width, height) = (header.width, header.height);
     check_size(path, width, height, max_pixels)?;
+    check_plausible(path, width as u128 * height as u128, HUFFMAN, bytes)?;
     let colour = match (header.components, header.adobe_transform) {
         (1 | 3, _) => ColorSpace::RGB,
         (4, Some(2)) => {

@@ -1,8 +1,9 @@
 //! What is in a file: every tensor's shape, type and range.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use super::elements::{Budget, StoredTensor};
+use super::elements::{Budget, StoredTensor, shown};
 use super::image::{self, Exif};
 use super::npy::{self, Contents};
 use super::pickle::Pickle;
@@ -37,16 +38,21 @@ pub fn inspect(path: &Path) -> Result<Vec<TensorSummary>> {
     if path.is_dir() {
         return Ok(summaries(weights::read_stored(path)?.0));
     }
-    let bytes = read_file(path)?;
+    decode(path, &read_file(path)?)
+}
+
+/// Summarises a file from memory; `path` is for the errors.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Vec<TensorSummary>> {
     if bytes.starts_with(b"\x89PNG") || bytes.starts_with(b"\xff\xd8") {
-        return inspect_image(path, &bytes);
+        return inspect_image(path, bytes);
     }
-    if npy::is_npy(&bytes)
-        && let Contents::Object(object) = npy::open(path, &bytes)?
+    let damaged = |e: Error| e.or_remedy(super::DAMAGED);
+    if npy::is_npy(bytes)
+        && let Contents::Object(object) = npy::open(path, bytes).map_err(damaged)?
     {
-        return inspect_pickled(path, object, bytes.len());
+        return inspect_pickled(path, object, bytes.len()).map_err(damaged);
     }
-    Ok(summaries(weights::decode(path, &bytes)?.0))
+    Ok(summaries(weights::decode(path, bytes)?.0))
 }
 
 fn summaries(stored: Vec<StoredTensor>) -> Vec<TensorSummary> {
@@ -93,25 +99,30 @@ fn inspect_image(path: &Path, bytes: &[u8]) -> Result<Vec<TensorSummary>> {
 
 /// The arrays of a pickled dictionary: class maps or tags.
 fn inspect_pickled(path: &Path, object: &[u8], file_length: usize) -> Result<Vec<TensorSummary>> {
-    let pickle = Pickle::parse(path, object, 0)?;
+    let mut budget = Budget::new(file_length);
+    let pickle = Pickle::parse(path, object, 0, &mut budget)?;
     let entries = pickle
         .dict(npy::only_object(&pickle))
         .ok_or_else(|| Error::malformed(path, "the pickled object is not a dictionary"))?;
-    let mut budget = Budget::new(file_length);
-    let mut tensors = Vec::with_capacity(entries.len());
+    budget.charge(path, "the list of arrays", entries.len().saturating_mul(size_of::<StoredTensor>()))?;
+    let mut tensors = super::reserve(path, entries.len())?;
+    let mut seen = HashSet::new();
     for &(key, value) in entries {
         let name = match (pickle.text(key), pickle.int(key)) {
             (Some(text), _) => text.to_string(),
             (None, Some(number)) => number.to_string(),
             (None, None) => return Err(Error::malformed(path, "a key is neither a text nor a number")),
         };
+        if !seen.insert(name.clone()) {
+            return Err(Error::malformed(path, format!("{} occurs twice", shown(&name))));
+        }
         if torch::is_tensor(&pickle, value) {
             tensors.push(torch::embedded_tensor(path, &pickle, value, &name, &mut budget)?);
         } else if let Some(array) = pickle.array(value) {
             let tensor = npy::tensor_of(path, &name, &array, &mut budget)?;
             tensors.push(StoredTensor { name, dtype: array.dtype, tensor });
         } else {
-            return Err(Error::malformed(path, format!("`{}` is not an array", name.escape_debug())));
+            return Err(Error::malformed(path, format!("{} is not an array", shown(&name))));
         }
     }
     Ok(summaries(tensors))
@@ -149,7 +160,7 @@ mod tests {
         let maps = ClassMaps {
             classes: vec!["cat".into()],
             maps: Tensor::full(&[1, 2, 3], 0.5),
-            image_size: (2, 3),
+            image_size: Some((2, 3)),
         };
         cams::write_npy(&path, &maps, &[7]).unwrap();
         let s = inspect(&path).unwrap();

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::atomic::write_atomically;
-use super::image::{LabelMap, MAX_PIXELS, check_size, png_failure};
+use super::image::{DEFLATE, LabelMap, MAX_PIXELS, check_plausible, check_size, png_failure};
 use super::{read_file, reserve};
 use crate::{Error, Result};
 
@@ -54,8 +54,15 @@ pub fn read_labels(path: &Path) -> Result<LabelMap> {
 
 /// Reads a mask from memory; `path` is for the errors.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<LabelMap> {
+    decode_indices(path, bytes).map_err(|e| e.or_remedy(super::DAMAGED))
+}
+
+fn decode_indices(path: &Path, bytes: &[u8]) -> Result<LabelMap> {
     let fail = |e| png_failure(path, &e);
-    let decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    // Both may be compressed and are of no use here.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(fail)?;
     let info = reader.info();
     let (width, height, depth) = (info.width as usize, info.height as usize, info.bit_depth as usize);
@@ -73,6 +80,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<LabelMap> {
         }
     }
     let row = (width * depth).div_ceil(8);
+    check_plausible(path, row as u128 * height as u128, DEFLATE, bytes)?;
     let mut packed = reserve(path, row * height)?;
     packed.resize(row * height, 0);
     reader.next_frame(&mut packed).map_err(fail)?;

@@ -9,6 +9,8 @@ pub mod cams;
 pub mod checkpoint;
 mod elements;
 mod exif;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod image;
 mod inspect;
 pub mod label_png;
@@ -16,6 +18,7 @@ mod mxnet;
 pub mod npy;
 mod pickle;
 pub mod safetensors;
+mod strided;
 mod torch;
 pub mod weights;
 mod zip;
@@ -32,6 +35,9 @@ pub(crate) const LAYOUT: &str = "layout";
 
 /// Its value: O×KH×KW×I. Files without it have O×I×KH×KW, as everybody else's.
 pub(crate) const CHANNELS_LAST: &str = "channels_last";
+
+/// What to do about a file that is not sound, where nothing better is known.
+const DAMAGED: &str = "the file is damaged, or not what it is said to be: fetch it again, or make it anew";
 
 /// Reads a regular file whole. A pipe or device, which might never end, is refused.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -5,10 +5,11 @@
 //! differ in how the shape is written: V3 and V2 (storage type, then 64-bit sizes), V1 (64-bit sizes), and
 //! the oldest, which has no magic number but begins with the number of dimensions and has 32-bit sizes.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor};
+use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor, shown};
 use crate::tensor::element_count;
 use crate::{Error, Result};
 
@@ -33,30 +34,37 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], budget: &mut Budget) -> Result<V
     }
     cursor.u64()?;
     let count = cursor.size()?;
-    let mut arrays = Vec::new();
+    // The names come after all the arrays: these are passed over first and read with their names then, so
+    // that no list of them is ever held.
+    let first = cursor.at;
     for _ in 0..count {
-        arrays.push(read_array(&mut cursor)?);
+        read_array(&mut cursor)?;
     }
     let names = cursor.size()?;
     if names != count && names != 0 {
         return Err(cursor.fail(format!("{names} names for {count} arrays")));
     }
+    let mut arrays = Cursor::new(path, bytes);
+    arrays.at = first;
     let mut seen = HashSet::new();
     let mut tensors = Vec::new();
-    for (i, array) in arrays.into_iter().enumerate() {
+    for i in 0..count {
+        let array = read_array(&mut arrays)?;
         let name = if names == 0 {
-            i.to_string()
+            Cow::Owned(i.to_string())
         } else {
             let length = cursor.size()?;
             let name = std::str::from_utf8(cursor.take(length)?);
-            name.map_err(|_| cursor.fail("a name that is not UTF-8"))?.to_string()
+            let name = name.map_err(|_| cursor.fail("a name that is not UTF-8"))?;
+            budget.charge(path, "the list of names", 3 * size_of::<&str>())?;
+            if !seen.insert(name) {
+                return Err(cursor.fail(format!("{} occurs twice", shown(name))));
+            }
+            Cow::Borrowed(name)
         };
-        if !seen.insert(name.clone()) {
-            return Err(cursor.fail(format!("`{}` occurs twice", name.escape_debug())));
-        }
         let Some(Array { shape, dtype, bytes }) = array else { continue };
         let tensor = budget.tensor(path, &name, dtype, &shape, bytes, ByteOrder::Little)?;
-        tensors.push(StoredTensor { name, dtype, tensor });
+        tensors.push(StoredTensor { name: name.into_owned(), dtype, tensor });
     }
     if cursor.at != bytes.len() {
         return Err(cursor.fail("there are bytes after the last name"));
@@ -106,6 +114,12 @@ fn read_array<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Array<'a>>> {
         4 => Dtype::I32,
         5 => Dtype::I8,
         6 => Dtype::I64,
+        7 => Dtype::Bool,
+        8 => Dtype::I16,
+        9 => Dtype::U16,
+        10 => Dtype::U32,
+        11 => Dtype::U64,
+        12 => Dtype::Bf16,
         _ => return Err(cursor.fail(format!("element type {kind} is not known"))),
     };
     let size = element_count(&shape).ok().and_then(|n| n.checked_mul(dtype.size()));

@@ -4,14 +4,16 @@
 //! 'fortran_order': …, 'shape': …}` and the elements (NumPy enhancement proposal 1). An object array holds a
 //! pickle instead, which the `pickle` module beside this one reads without running it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
 use super::atomic::write_atomically;
-use super::elements::{Budget, Cursor, MAX_DIMENSIONS, StoredTensor, element_type};
+use super::elements::{Budget, Cursor, MAX_DIMENSIONS, StoredTensor, element_type, shown};
 use super::pickle::{ArrayView, Global, Node, Pickle, Ref};
+use super::read_file;
+use super::strided::Strided;
 use super::zip::Entry;
-use super::{read_file, reserve};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -84,7 +86,7 @@ pub(crate) fn open<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Contents<'a>> 
         return Ok(Contents::Object(rest));
     }
     let (dtype, order) = element_type(&header.descr).ok_or_else(|| {
-        let message = format!("elements of type `{}` are not supported", header.descr.escape_debug());
+        let message = format!("elements of type {} are not supported", shown(&header.descr));
         Error::malformed(path, message).remedy("save the array as float32")
     })?;
     let size = header.shape.iter().try_fold(dtype.size(), |n, &s| n.checked_mul(s));
@@ -108,33 +110,25 @@ pub(crate) fn tensor_of(
     array: &ArrayView<'_>,
     budget: &mut Budget,
 ) -> Result<Tensor> {
-    if !array.fortran || array.shape.len() < 2 {
-        return budget.tensor(path, name, array.dtype, &array.shape, &array.data, array.order);
+    if let Cow::Owned(data) = &array.data {
+        // Bytes that protocol 2 wrote as a text: held beside the text until the array is made.
+        budget.charge(path, name, data.len())?;
     }
-    let mut reversed = array.shape.clone();
-    reversed.reverse();
-    let stored = budget.tensor(path, name, array.dtype, &reversed, &array.data, array.order)?;
-    let mut data = reserve(path, stored.len())?;
-    // Strides of the stored order, for the indices in reading order.
-    let mut strides = vec![1usize; array.shape.len()];
-    for i in 1..strides.len() {
-        strides[i] = strides[i - 1] * array.shape[i - 1];
-    }
-    let mut index = vec![0usize; array.shape.len()];
-    let mut at = 0;
-    for _ in 0..stored.len() {
-        data.push(stored.data()[at]);
-        for d in (0..index.len()).rev() {
-            index[d] += 1;
-            at += strides[d];
-            if index[d] < array.shape[d] {
-                break;
-            }
-            at -= strides[d] * array.shape[d];
-            index[d] = 0;
+    let tensor = if !array.fortran || array.shape.len() < 2 {
+        budget.tensor(path, name, array.dtype, &array.shape, &array.data, array.order)
+    } else {
+        let size = array.shape.iter().try_fold(array.dtype.size(), |n, &s| n.checked_mul(s));
+        if size != Some(array.data.len()) {
+            let message =
+                format!("{} {:?} does not fit its {} bytes", shown(name), array.shape, array.data.len());
+            return Err(Error::malformed(path, message));
         }
+        Strided::columns(&array.shape).gather(path, name, array.dtype, &array.data, array.order, budget)
+    };
+    if let Cow::Owned(data) = &array.data {
+        budget.release(data.len());
     }
-    Tensor::new(&array.shape, data)
+    tensor
 }
 
 /// Reads a plain array; every number becomes f32.
@@ -143,7 +137,8 @@ pub(crate) fn tensor_of(
 /// A file that is no `.npy`, whose size does not fit its header, or that holds Python objects.
 pub fn read_array(path: &Path) -> Result<Tensor> {
     let bytes = read_file(path)?;
-    Ok(decode_array(path, "array", &bytes, &mut Budget::new(bytes.len()))?.tensor)
+    let read = decode_array(path, "array", &bytes, &mut Budget::new(bytes.len()));
+    Ok(read.map_err(|e| e.or_remedy(super::DAMAGED))?.tensor)
 }
 
 /// Reads a plain array from memory.
@@ -159,7 +154,9 @@ pub(crate) fn decode_array(
             Ok(StoredTensor { name: name.to_string(), dtype: array.dtype, tensor })
         }
         Contents::Object(_) => {
-            Err(Error::malformed(path, format!("`{name}` holds Python objects; an array was expected")))
+            let message = format!("{} holds Python objects; an array was expected", shown(name));
+            Err(Error::malformed(path, message)
+                .remedy("save plain arrays (numpy.save of an array of numbers)"))
         }
     }
 }
@@ -172,7 +169,8 @@ pub(crate) fn decode_archive(
 ) -> Result<Vec<StoredTensor>> {
     let array = |entry: &Entry<'_>| {
         let name = entry.name.strip_suffix(".npy").ok_or_else(|| {
-            Error::malformed(path, format!("`{}` in the archive is no .npy file", entry.name.escape_debug()))
+            Error::malformed(path, format!("{} in the archive is no .npy file", shown(entry.name)))
+                .remedy("weights are read from archives that numpy.savez or torch.save wrote")
         })?;
         decode_array(path, name, entry.data, budget)
     };
@@ -219,17 +217,23 @@ pub fn read_class_labels(path: &Path) -> Result<Vec<(String, Vec<f32>)>> {
     decode_class_labels(path, &read_file(path)?)
 }
 
-fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {
+/// As [`read_class_labels`], from memory; `path` is for the errors.
+pub(crate) fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {
+    class_labels(path, bytes).map_err(|e| e.or_remedy(super::DAMAGED))
+}
+
+fn class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32>)>> {
     let Contents::Object(object) = open(path, bytes)? else {
         return Err(Error::malformed(path, "a plain array; a dictionary {image id: labels} was expected"));
     };
-    let pickle = Pickle::parse(path, object, 0)?;
+    let mut budget = Budget::new(bytes.len());
+    let pickle = Pickle::parse(path, object, 0, &mut budget)?;
     let entries = pickle
         .dict(only_object(&pickle))
         .ok_or_else(|| Error::malformed(path, "the pickled object is not a dictionary {image id: labels}"))?;
-    let mut budget = Budget::new(bytes.len());
     let mut seen = HashSet::new();
-    let mut labels = Vec::with_capacity(entries.len());
+    budget.charge(path, "the list of ids", entries.len().saturating_mul(size_of::<(String, Vec<f32>)>()))?;
+    let mut labels = super::reserve(path, entries.len())?;
     for &(key, value) in entries {
         let id = match (pickle.text(key), pickle.int(key)) {
             (Some(text), _) => text.to_string(),
@@ -240,17 +244,16 @@ fn decode_class_labels(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Vec<f32
             (None, None) => return Err(Error::malformed(path, "an image id is neither a text nor a number")),
         };
         let array = pickle.array(value).ok_or_else(|| {
-            Error::malformed(path, format!("the labels of `{}` are not an array", id.escape_debug()))
+            Error::malformed(path, format!("the labels of {} are not an array", shown(&id)))
         })?;
         let tensor = tensor_of(path, &id, &array, &mut budget)?;
         // A row vector is a list too.
         if tensor.shape().iter().filter(|&&side| side != 1).count() > 1 {
-            let message =
-                format!("the labels of `{}` are {:?}, not a list", id.escape_debug(), tensor.shape());
+            let message = format!("the labels of {} are {:?}, not a list", shown(&id), tensor.shape());
             return Err(Error::malformed(path, message));
         }
         if !seen.insert(id.clone()) {
-            return Err(Error::malformed(path, format!("the image id `{}` occurs twice", id.escape_debug())));
+            return Err(Error::malformed(path, format!("the image id {} occurs twice", shown(&id))));
         }
         labels.push((id, tensor.into_data()));
     }
@@ -279,7 +282,7 @@ impl Header {
                 "descr" => descr.replace(p.string()?.to_string()).is_some(),
                 "fortran_order" => fortran.replace(p.boolean()?).is_some(),
                 "shape" => shape.replace(p.shape()?).is_some(),
-                _ => return Err(p.fault(&format!("unknown key `{}`", key.escape_debug()))),
+                _ => return Err(p.fault(&format!("unknown key {}", shown(key)))),
             };
             if repeated {
                 return Err(p.fault(&format!("`{key}` occurs twice")));

@@ -1,8 +1,9 @@
 //! safetensors: named arrays and text metadata.
 //!
 //! A file is the header's length (u64, little-endian), a JSON header `{name: {dtype, shape, data_offsets},
-//! "__metadata__": {text: text}}`, then the arrays without gap or overlap. What the `safetensors` crate
-//! checks is checked by it; repeated keys, which it lets pass, are refused here.
+//! "__metadata__": {text: text}}`, then the arrays without gap or overlap. The header is read here and not by
+//! the `safetensors` crate, since that lets repeated keys pass, reads shapes of any length, and takes many
+//! times the header's size for it; the tests hold the two against each other.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -10,14 +11,14 @@ use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype as Stored, Metadata, TensorInfo};
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::atomic::write_atomically;
-use super::elements::{Budget, ByteOrder, Cursor};
+use super::elements::{Budget, ByteOrder, Cursor, MAX_DIMENSIONS, shown};
 pub use super::elements::{Dtype, StoredTensor};
 use super::read_file;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, element_count};
 use crate::{Error, Result};
 
 /// Longest header that is accepted.
@@ -54,28 +55,45 @@ pub fn read_tensors(path: &Path) -> Result<TensorFile> {
 
 /// Reads safetensors from memory; `path` is for the errors.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<TensorFile> {
-    decode_those(path, bytes, |_| true)
+    decode_within(path, bytes, &mut Budget::new(bytes.len()))
+}
+
+/// As [`decode`], within a budget that the caller goes on with.
+pub(crate) fn decode_within(path: &Path, bytes: &[u8], budget: &mut Budget) -> Result<TensorFile> {
+    decode_wanted(path, bytes, |_| true, budget)
 }
 
 /// As [`decode`], but only the tensors whose names are wanted take memory.
 pub(crate) fn decode_those(path: &Path, bytes: &[u8], wanted: fn(&str) -> bool) -> Result<TensorFile> {
-    let mut budget = Budget::new(bytes.len());
-    let (header, data) = header_of(path, bytes)?;
-    let mut tensors = Vec::with_capacity(header.tensors.len());
+    decode_wanted(path, bytes, wanted, &mut Budget::new(bytes.len()))
+}
+
+fn decode_wanted(
+    path: &Path,
+    bytes: &[u8],
+    wanted: fn(&str) -> bool,
+    budget: &mut Budget,
+) -> Result<TensorFile> {
+    let (header, data) = header_of(path, bytes, budget).map_err(|e| e.or_remedy(super::DAMAGED))?;
+    budget.charge(path, "the list of tensors", header.tensors.len() * size_of::<StoredTensor>())?;
+    let mut tensors = super::reserve(path, header.tensors.len())?;
     for (name, info) in header.tensors.into_iter().filter(|(name, _)| wanted(name)) {
-        let Some(dtype) = dtype_of(info.dtype) else {
-            let message = format!("`{name}` is of type {:?}, which is not supported", info.dtype);
+        let Some(dtype) = dtype_of(&info.dtype) else {
+            let message =
+                format!("{} is of type {}, which is not supported", shown(&name), shown(&info.dtype));
             return Err(Error::malformed(path, message).remedy("convert it to F32, F16 or BF16"));
         };
         let (start, end) = info.data_offsets;
-        let tensor = budget.tensor(path, &name, dtype, &info.shape, &data[start..end], ByteOrder::Little)?;
+        let tensor =
+            budget.tensor(path, &name, dtype, &info.shape.0, &data[start..end], ByteOrder::Little)?;
         tensors.push(StoredTensor { name, dtype, tensor });
     }
     Ok(TensorFile { tensors, metadata: header.metadata })
 }
 
-/// The checked header and the data after it. Every `data_offsets` lies within the data.
-fn header_of<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<(Header, &'a [u8])> {
+/// The checked header and the data after it. The arrays are in the order of their data, which they fill
+/// from the first byte to the last.
+fn header_of<'a>(path: &'a Path, bytes: &'a [u8], budget: &mut Budget) -> Result<(Header, &'a [u8])> {
     let mut cursor = Cursor::new(path, bytes);
     let length = cursor.size()?;
     if length > MAX_HEADER {
@@ -84,22 +102,42 @@ fn header_of<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<(Header, &'a [u8])> 
     let json = cursor.take(length)?;
     let malformed = |message: String| Error::malformed(path, format!("the safetensors header: {message}"));
     let mut json = serde_json::Deserializer::from_slice(json);
-    let mut header =
-        json.deserialize_map(HeaderVisitor).map_err(|e| malformed(e.to_string()).at_line(e.line()))?;
+    let mut header = json
+        .deserialize_map(HeaderVisitor { budget })
+        .map_err(|e| malformed(e.to_string()).at_line(e.line()))?;
     json.end().map_err(|e| malformed(e.to_string()))?;
     header.tensors.sort_by_key(|(_, info)| info.data_offsets);
-    let copies = header.tensors.iter().map(|(name, info)| (name.clone(), copy(info))).collect();
-    let checked = Metadata::new(None, copies).map_err(|e| malformed(e.to_string()))?;
     let data = &bytes[cursor.at..];
-    if checked.data_len() != data.len() {
-        let message = format!("its arrays take {} bytes, the file has {}", checked.data_len(), data.len());
+    let mut filled = 0;
+    for (name, info) in &header.tensors {
+        let (start, end) = info.data_offsets;
+        if start != filled || end < start {
+            let message = format!(
+                "{} lies at {start} to {end}, not from {filled} on: arrays may neither overlap nor leave gaps",
+                shown(name)
+            );
+            return Err(malformed(message));
+        }
+        let size = element_count(&info.shape.0).ok().zip(dtype_of(&info.dtype));
+        let size = size.map(|(count, dtype)| count.checked_mul(dtype.size()));
+        // A type that is not known is told of when the tensor is wanted.
+        if size.is_some_and(|size| size != Some(end - start)) || element_count(&info.shape.0).is_err() {
+            let message = format!(
+                "{} {:?} of {} does not fit its {} bytes",
+                shown(name),
+                info.shape.0,
+                shown(&info.dtype),
+                end - start
+            );
+            return Err(malformed(message));
+        }
+        filled = end;
+    }
+    if filled != data.len() {
+        let message = format!("its arrays take {filled} bytes, the file has {}", data.len());
         return Err(malformed(message).remedy("the file is cut off or has bytes too many: fetch it again"));
     }
     Ok((header, data))
-}
-
-fn copy(info: &TensorInfo) -> TensorInfo {
-    TensorInfo { dtype: info.dtype, shape: info.shape.clone(), data_offsets: info.data_offsets }
 }
 
 struct Header {
@@ -107,9 +145,51 @@ struct Header {
     metadata: BTreeMap<String, String>,
 }
 
-struct HeaderVisitor;
+/// What the header says of an array.
+#[derive(Deserialize)]
+struct TensorInfo {
+    dtype: String,
+    shape: Sizes,
+    data_offsets: (usize, usize),
+}
 
-impl<'de> Visitor<'de> for HeaderVisitor {
+/// The sizes of an array of at most [`MAX_DIMENSIONS`].
+struct Sizes(Vec<usize>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizesVisitor;
+        impl<'de> Visitor<'de> for SizesVisitor {
+            type Value = Sizes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of sizes")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Sizes, A::Error> {
+                let mut sizes = Vec::new();
+                while let Some(size) = list.next_element()? {
+                    if sizes.len() == MAX_DIMENSIONS {
+                        let message = format!("more than {MAX_DIMENSIONS} dimensions");
+                        return Err(A::Error::custom(message));
+                    }
+                    sizes.push(size);
+                }
+                Ok(Sizes(sizes))
+            }
+        }
+        deserializer.deserialize_seq(SizesVisitor)
+    }
+}
+
+/// Reads the header, charging what each entry takes.
+struct HeaderVisitor<'b> {
+    budget: &'b mut Budget,
+}
+
+/// An entry among the tensors: itself in a list that has just grown, its type, its sizes, its name among
+/// those seen.
+const ENTRY: usize = 3 * size_of::<(String, TensorInfo)>() + 32 + 8 * MAX_DIMENSIONS + 128;
+
+impl<'de> Visitor<'de> for HeaderVisitor<'_> {
     type Value = Header;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,11 +200,12 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
+            charge(self.budget, ENTRY + 2 * key.len())?;
             if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("`{key}` occurs twice")));
+                return Err(A::Error::custom(format!("{} occurs twice", shown(&key))));
             }
             if key == "__metadata__" {
-                header.metadata = map.next_value::<Texts>()?.0;
+                header.metadata = map.next_value_seed(Texts { budget: self.budget })?;
             } else {
                 header.tensors.push((key, map.next_value()?));
             }
@@ -133,46 +214,63 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// A map of texts in which no key is repeated.
-struct Texts(BTreeMap<String, String>);
+fn charge<E: serde::de::Error>(budget: &mut Budget, bytes: usize) -> Result<(), E> {
+    if budget.spend(bytes) {
+        return Ok(());
+    }
+    Err(E::custom("it would take more memory than a file of this size warrants"))
+}
 
-impl<'de> serde::Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextsVisitor;
-        impl<'de> Visitor<'de> for TextsVisitor {
-            type Value = Texts;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of texts")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
-                let mut texts = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<String, String>()? {
-                    if texts.insert(key.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("metadata `{key}` occurs twice")));
-                    }
-                }
-                Ok(Texts(texts))
-            }
-        }
-        deserializer.deserialize_map(TextsVisitor)
+/// Reads a map of texts in which no key is repeated.
+struct Texts<'b> {
+    budget: &'b mut Budget,
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for Texts<'_> {
+    type Value = BTreeMap<String, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-fn dtype_of(stored: Stored) -> Option<Dtype> {
-    Some(match stored {
-        Stored::BOOL => Dtype::Bool,
-        Stored::U8 => Dtype::U8,
-        Stored::I8 => Dtype::I8,
-        Stored::U16 => Dtype::U16,
-        Stored::I16 => Dtype::I16,
-        Stored::U32 => Dtype::U32,
-        Stored::I32 => Dtype::I32,
-        Stored::U64 => Dtype::U64,
-        Stored::I64 => Dtype::I64,
-        Stored::F16 => Dtype::F16,
-        Stored::BF16 => Dtype::Bf16,
-        Stored::F32 => Dtype::F32,
-        Stored::F64 => Dtype::F64,
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of texts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        /// Two texts in a tree whose nodes are half empty.
+        const ENTRY: usize = 4 * size_of::<(String, String)>();
+        let mut texts = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry::<String, String>()? {
+            charge(self.budget, ENTRY + key.len() + value.len())?;
+            if texts.contains_key(&key) {
+                return Err(A::Error::custom(format!("metadata {} occurs twice", shown(&key))));
+            }
+            texts.insert(key, value);
+        }
+        Ok(texts)
+    }
+}
+
+fn dtype_of(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "BOOL" => Dtype::Bool,
+        "U8" => Dtype::U8,
+        "I8" => Dtype::I8,
+        "U16" => Dtype::U16,
+        "I16" => Dtype::I16,
+        "U32" => Dtype::U32,
+        "I32" => Dtype::I32,
+        "U64" => Dtype::U64,
+        "I64" => Dtype::I64,
+        "F16" => Dtype::F16,
+        "BF16" => Dtype::Bf16,
+        "F32" => Dtype::F32,
+        "F64" => Dtype::F64,
         _ => return None,
     })
 }

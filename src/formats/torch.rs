@@ -9,19 +9,26 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::elements::{Budget, ByteOrder, Cursor, Dtype, StoredTensor};
+use super::elements::{Budget, ByteOrder, Cursor, Dtype, MAX_DIMENSIONS, StoredTensor, shown};
 use super::pickle::{Global, Node, Pickle, Ref};
+use super::strided::Strided;
 use super::zip::Entry;
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// The older layout's magic number, 0x1950a86a20f9469cfc6c, as its pickle writes it.
 const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 const PROTOCOL: i64 = 1001;
 
-/// Whether bytes begin as the older layout does: protocol 2, then the magic number.
+/// Longest key of a storage; PyTorch's are numbers, of storages or of addresses.
+const MAX_KEY: usize = 128;
+
+/// Whether bytes begin as the older layout does: a pickle's protocol, from 4 on a frame, the magic number.
 pub(crate) fn is_old(bytes: &[u8]) -> bool {
-    bytes.len() > 2 && bytes[0] == 0x80 && bytes[2..].starts_with(MAGIC)
+    match bytes {
+        [0x80, 2 | 3, rest @ ..] => rest.starts_with(MAGIC),
+        [0x80, 4 | 5, 0x95, _, _, _, _, _, _, _, _, rest @ ..] => rest.starts_with(MAGIC),
+        _ => false,
+    }
 }
 
 /// Whether an archive is one of PyTorch's.
@@ -52,10 +59,11 @@ struct StorageId<'a> {
 
 impl<'a> Archive<'a> {
     /// Opens the ZIP layout.
-    pub fn from_zip(path: &'a Path, entries: &[Entry<'a>]) -> Result<Self> {
+    pub fn from_zip(path: &'a Path, entries: &[Entry<'a>], budget: &mut Budget) -> Result<Self> {
         let mut pickles = entries.iter().filter(|e| is_data_pickle(e.name));
         let (Some(data), None) = (pickles.next(), pickles.next()) else {
-            return Err(Error::malformed(path, "the archive does not hold exactly one `data.pkl`"));
+            return Err(Error::malformed(path, "the archive does not hold exactly one `data.pkl`")
+                .remedy("save the state dict anew with torch.save"));
         };
         let root = data.name.strip_suffix("data.pkl").unwrap_or_default();
         let entry = |name: &str| {
@@ -70,21 +78,21 @@ impl<'a> Archive<'a> {
             .iter()
             .filter_map(|e| Some((e.name.strip_prefix(root)?.strip_prefix("data/")?, e.data)))
             .collect();
-        Ok(Self { path, pickle: Pickle::parse(path, data.data, 0)?, storages, order })
+        Ok(Self { path, pickle: Pickle::parse(path, data.data, 0, budget)?, storages, order })
     }
 
     /// Opens the older layout.
-    pub fn from_old(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+    pub fn from_old(path: &'a Path, bytes: &'a [u8], budget: &mut Budget) -> Result<Self> {
         if !is_old(bytes) {
             return Err(Error::malformed(path, "this is not a file of PyTorch's older layout"));
         }
         let malformed = |message: &str| Error::malformed(path, message);
-        let magic = Pickle::parse(path, bytes, 0)?;
-        let protocol = Pickle::parse(path, bytes, magic.end)?;
+        let magic = Pickle::parse(path, bytes, 0, budget)?;
+        let protocol = Pickle::parse(path, bytes, magic.end, budget)?;
         if protocol.int(protocol.root) != Some(PROTOCOL) {
             return Err(malformed("the version of PyTorch's older layout is not 1001"));
         }
-        let machine = Pickle::parse(path, bytes, protocol.end)?;
+        let machine = Pickle::parse(path, bytes, protocol.end, budget)?;
         let facts =
             machine.dict(machine.root).ok_or_else(|| malformed("the facts of the machine are missing"))?;
         let little = facts.iter().find(|(key, _)| machine.text(*key) == Some("little_endian"));
@@ -92,26 +100,27 @@ impl<'a> Archive<'a> {
             Some(Node::Bool(false)) => ByteOrder::Big,
             _ => ByteOrder::Little,
         };
-        let pickle = Pickle::parse(path, bytes, machine.end)?;
-        let keys = Pickle::parse(path, bytes, pickle.end)?;
+        let pickle = Pickle::parse(path, bytes, machine.end, budget)?;
+        let keys = Pickle::parse(path, bytes, pickle.end, budget)?;
         let Node::List(list) = keys.node(keys.root) else {
             return Err(malformed("the list of storages is missing"));
         };
         let mut archive = Self { path, pickle, storages: HashMap::new(), order };
-        let dtypes = archive.storage_types()?;
+        let dtypes = archive.storage_types(budget)?;
         let mut cursor = Cursor::new(path, bytes);
         cursor.at = keys.end;
-        for &key in list {
+        for &key in list.iter() {
             let key = keys.text(key).ok_or_else(|| malformed("a storage's key is not a text"))?;
             let count = match order {
                 ByteOrder::Little => cursor.size()?,
                 ByteOrder::Big => usize::try_from(u64::from_be_bytes(cursor.array()?)).unwrap_or(usize::MAX),
             };
-            let dtype =
-                dtypes.get(key).ok_or_else(|| cursor.fail(format!("no tensor uses storage `{key}`")))?;
+            let dtype = dtypes
+                .get(key)
+                .ok_or_else(|| cursor.fail(format!("no tensor uses storage {}", shown(key))))?;
             let size = count.saturating_mul(dtype.size());
             if archive.storages.insert(key, cursor.take(size)?).is_some() {
-                return Err(cursor.fail(format!("storage `{key}` occurs twice")));
+                return Err(cursor.fail(format!("storage {} occurs twice", shown(key))));
             }
         }
         if cursor.at != bytes.len() {
@@ -121,14 +130,17 @@ impl<'a> Archive<'a> {
     }
 
     /// The element type of each storage that the object refers to.
-    fn storage_types(&self) -> Result<HashMap<&'a str, Dtype>> {
+    fn storage_types(&self, budget: &mut Budget) -> Result<HashMap<&'a str, Dtype>> {
+        /// An entry here and one in the map of storages, each in a table that is half empty and just grew.
+        const ENTRY: usize = 3 * (size_of::<(&str, Dtype)>() + size_of::<(&str, &[u8])>());
         let mut types = HashMap::new();
         for id in self.pickle.persistent() {
             let id = self.storage_id(id)?;
             if types.insert(id.key, id.dtype).is_some_and(|other| other != id.dtype) {
-                let message = format!("storage `{}` has two element types", id.key.escape_debug());
+                let message = format!("storage {} has two element types", shown(id.key));
                 return Err(Error::malformed(self.path, message));
             }
+            budget.charge(self.path, "the list of storages", ENTRY)?;
         }
         Ok(types)
     }
@@ -153,7 +165,8 @@ impl<'a> Archive<'a> {
                 _ => return None,
             };
             (p.text(kind)? == "storage").then_some(())?;
-            Some(StorageId { dtype, key: p.text(key)?, count: size(count)?, view })
+            let key = p.text(key).filter(|key| key.len() <= MAX_KEY)?;
+            Some(StorageId { dtype, key, count: size(count)?, view })
         };
         understood().ok_or_else(|| {
             Error::malformed(self.path, "the pickle refers to something that is not a tensor's storage")
@@ -164,8 +177,10 @@ impl<'a> Archive<'a> {
     /// The bytes of a storage and its element type.
     fn storage(&self, id: Ref) -> Result<(Dtype, &'a [u8])> {
         let StorageId { dtype, key, count, view } = self.storage_id(id)?;
-        let fail =
-            |what: &str| Error::malformed(self.path, format!("storage `{}` {what}", key.escape_debug()));
+        let fail = |what: &str| {
+            Error::malformed(self.path, format!("storage {} {what}", shown(key)))
+                .remedy("the file is damaged: fetch it again")
+        };
         let bytes = *self.storages.get(key).ok_or_else(|| fail("is missing"))?;
         if count.checked_mul(dtype.size()) != Some(bytes.len()) {
             return Err(fail(&format!(
@@ -195,7 +210,7 @@ impl<'a> Archive<'a> {
         }
         let mut tensors = Vec::new();
         let mut seen = HashSet::new();
-        for &(key, value) in find_state_dict(self.path, &self.pickle)? {
+        for &(key, value) in find_state_dict(self.path, &self.pickle, budget)? {
             if !is_tensor(&self.pickle, value) {
                 continue;
             }
@@ -203,7 +218,7 @@ impl<'a> Archive<'a> {
                 Error::malformed(self.path, "a tensor in the state dict has a name that is not a text")
             })?;
             if !seen.insert(name) {
-                let message = format!("`{}` occurs twice in the state dict", name.escape_debug());
+                let message = format!("{} occurs twice in the state dict", shown(name));
                 return Err(Error::malformed(self.path, message));
             }
             tensors.push(fetch(value, name, budget)?);
@@ -226,7 +241,7 @@ pub(crate) fn embedded_tensor(
     budget: &mut Budget,
 ) -> Result<StoredTensor> {
     read_tensor(path, pickle, at, name, ByteOrder::Little, budget, &|_| {
-        Err(Error::malformed(path, format!("the storage of `{name}` is not in the file")))
+        Err(Error::malformed(path, format!("the storage of {} is not in the file", shown(name))))
     })
 }
 
@@ -241,18 +256,29 @@ fn read_tensor(
     budget: &mut Budget,
     fetch: &FetchStorage<'_, '_>,
 ) -> Result<StoredTensor> {
-    let strange =
-        || Error::malformed(path, format!("the tensor `{}` is not understood", name.escape_debug()));
+    let strange = |what: &str| {
+        Error::malformed(path, format!("the tensor {}: {what}", shown(name)))
+            .remedy("save it anew as a plain, dense tensor on the CPU")
+    };
     let mut call = pickle.node(at);
     if let Node::Call(Global::RebuildParameter, arguments, _) = call {
-        let inner = pickle.tuple(*arguments).and_then(|a| a.first()).ok_or_else(strange)?;
-        call = pickle.node(*inner);
+        let inner = pickle.tuple(*arguments).and_then(|a| a.first());
+        call = pickle.node(*inner.ok_or_else(|| strange("a parameter without data"))?);
     }
-    let Node::Call(Global::RebuildTensor, arguments, _) = call else { return Err(strange()) };
+    let Node::Call(Global::RebuildTensor, arguments, _) = call else {
+        return Err(strange("a parameter of what is no tensor"));
+    };
     let arguments = pickle.tuple(*arguments).and_then(|a| a.first_chunk::<4>());
-    let &[storage, offset, shape, strides] = arguments.ok_or_else(strange)?;
-    let offset = pickle.int(offset).and_then(|v| usize::try_from(v).ok()).ok_or_else(strange)?;
-    let (shape, strides) = pickle.sizes(shape).zip(pickle.sizes(strides)).ok_or_else(strange)?;
+    let &[storage, offset, shape, strides] =
+        arguments.ok_or_else(|| strange("storage, offset, sizes and strides are expected"))?;
+    let offset = pickle.int(offset).and_then(|v| usize::try_from(v).ok());
+    let offset = offset.ok_or_else(|| strange("its offset is no number, or negative"))?;
+    let sizes = |at, what: &str| {
+        pickle.sizes(at).ok_or_else(|| {
+            strange(&format!("its {what} are no numbers, negative, or more than {MAX_DIMENSIONS}"))
+        })
+    };
+    let (shape, strides) = (sizes(shape, "sizes")?, sizes(strides, "strides")?);
     let place = Strided { offset, shape, strides };
     let (dtype, tensor) = match pickle.node(storage) {
         Node::Persistent(id) => {
@@ -261,129 +287,86 @@ fn read_tensor(
         }
         Node::Call(Global::LoadFromBytes, arguments, _) => {
             let bytes = pickle.tuple(*arguments).and_then(|a| pickle.bytes(*a.first()?));
-            let Some(Cow::Borrowed(bytes)) = bytes else { return Err(strange()) };
-            let inner = Archive::from_old(path, bytes)?;
-            let Node::Persistent(id) = inner.pickle.node(inner.pickle.root) else { return Err(strange()) };
+            let Some(Cow::Borrowed(bytes)) = bytes else { return Err(strange("its storage is missing")) };
+            // Every tensor that names these bytes reads them anew: charged, so that time is bounded too.
+            budget.charge(path, "storages within the pickle", bytes.len())?;
+            let inner = Archive::from_old(path, bytes, budget)?;
+            let Node::Persistent(id) = inner.pickle.node(inner.pickle.root) else {
+                return Err(strange("what is pickled within it is no storage"));
+            };
             let (dtype, bytes) = inner.storage(*id)?;
             (dtype, place.gather(path, name, dtype, bytes, inner.order, budget)?)
         }
-        _ => return Err(strange()),
+        _ => return Err(strange("its storage is not understood")),
     };
     Ok(StoredTensor { name: name.to_string(), dtype, tensor })
 }
 
-/// Where a tensor's elements lie in its storage: element (i₀, i₁, …) at `offset + Σ iₖ·strideₖ`.
-struct Strided {
-    offset: usize,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-}
-
-impl Strided {
-    fn gather(
-        &self,
-        path: &Path,
-        name: &str,
-        dtype: Dtype,
-        bytes: &[u8],
-        order: ByteOrder,
-        budget: &mut Budget,
-    ) -> Result<Tensor> {
-        let size = dtype.size();
-        let (mut data, count) = budget.take(path, name, &self.shape)?;
-        if self.strides.len() != self.shape.len()
-            || count > 0 && self.last().is_none_or(|l| l >= bytes.len() / size)
-        {
-            let message = format!(
-                "`{name}` {:?} with strides {:?} from {} does not fit its {} elements",
-                self.shape,
-                self.strides,
-                self.offset,
-                bytes.len() / size
-            );
-            return Err(Error::malformed(path, message).remedy("the file is damaged: fetch it again"));
-        }
-        if count > 0 && self.is_contiguous() {
-            dtype.decode(&bytes[self.offset * size..][..count * size], order, &mut data);
-        } else {
-            let mut index = vec![0usize; self.shape.len()];
-            let mut at = self.offset;
-            for _ in 0..count {
-                dtype.decode(&bytes[at * size..][..size], order, &mut data);
-                for d in (0..index.len()).rev() {
-                    index[d] += 1;
-                    at += self.strides[d];
-                    if index[d] < self.shape[d] {
-                        break;
-                    }
-                    at -= self.strides[d] * self.shape[d];
-                    index[d] = 0;
-                }
-            }
-        }
-        Tensor::new(&self.shape, data)
-    }
-
-    /// The last element that is used; `None` when it overflows. Only for tensors that are not empty.
-    fn last(&self) -> Option<usize> {
-        self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (&size, &stride)| {
-            // The walk below steps once beyond the end of a dimension before it turns back.
-            stride.checked_mul(size)?.checked_add(at)?;
-            at.checked_add(stride.checked_mul(size.checked_sub(1)?)?)
-        })
-    }
-
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
-        self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
-            let fits = size == 1 || stride == expected;
-            expected *= size;
-            fits
-        })
-    }
-}
-
 type Entries<'p> = &'p [(Ref, Ref)];
 
-/// The dictionary that has tensors in it and is nearest to the root. Among several equally near ones
-/// `state_dict` and then `model` is meant; else nobody can say which.
-fn find_state_dict<'p>(path: &Path, pickle: &'p Pickle<'_>) -> Result<Entries<'p>> {
-    const DEEPEST: usize = 4;
-    let has_tensors = |entries: Entries<'_>| entries.iter().any(|(_, value)| is_tensor(pickle, *value));
-    let mut level: Vec<(String, Entries<'p>)> =
-        pickle.dict(pickle.root).map(|entries| (String::new(), entries)).into_iter().collect();
-    let mut visited = HashSet::new();
-    for _ in 0..DEEPEST {
-        let found: Vec<_> = level.iter().filter(|(_, entries)| has_tensors(entries)).collect();
-        let named = |wanted: &str| found.iter().find(|(name, _)| name.rsplit('/').next() == Some(wanted));
-        match (&found[..], named("state_dict").or_else(|| named("model"))) {
-            ([(_, only)], _) | (_, Some((_, only))) => return Ok(only),
-            ([], _) => {}
-            _ => {
-                let names: Vec<_> = found.iter().take(12).map(|(name, _)| format!("`{name}`")).collect();
-                let message = format!("several dictionaries hold tensors: {}", names.join(", "));
-                return Err(Error::malformed(path, message).remedy("save the one that is meant by itself"));
-            }
-        }
-        let mut next = Vec::new();
-        for (name, entries) in level {
-            for &(key, value) in entries {
-                let Some(inner) = pickle.dict(value) else { continue };
-                if visited.insert(value) {
-                    // Cut: one long text may be the key of very many entries.
-                    let text = pickle.text(key).map(|t| t.chars().take(64).collect::<String>());
-                    let text = text.or_else(|| pickle.int(key).map(|i| i.to_string()));
-                    let slash = if name.is_empty() { "" } else { "/" };
-                    next.push((format!("{name}{slash}{}", text.as_deref().unwrap_or("?")), inner));
-                }
-            }
-        }
-        level = next;
-    }
-    Err(Error::malformed(path, "there are no tensors in the pickled object")
-        .remedy("save the network's state dict: torch.save(model.state_dict(), …)"))
+/// A dictionary on the way down from the root.
+struct Found<'p> {
+    /// The one that holds it, and under which key.
+    parent: Option<(usize, Ref)>,
+    entries: Entries<'p>,
+    depth: usize,
 }
 
+/// The dictionary that is meant by a file: of all that hold tensors, down to the fourth level, the nearest
+/// one called `state_dict`, else `model`, else the one nearest to the root; among several equally near
+/// nobody can say.
+fn find_state_dict<'p>(path: &Path, pickle: &'p Pickle<'_>, budget: &mut Budget) -> Result<Entries<'p>> {
+    const DEEPEST: usize = 4;
+    let mut dicts: Vec<Found<'p>> = Vec::new();
+    let mut visited = HashSet::from([pickle.root]);
+    if let Some(entries) = pickle.dict(pickle.root) {
+        dicts.push(Found { parent: None, entries, depth: 0 });
+    }
+    let mut next = 0;
+    while let Some(&Found { entries, depth, .. }) = dicts.get(next) {
+        for &(key, value) in entries.iter().filter(|_| depth < DEEPEST) {
+            let Some(entries) = pickle.dict(value) else { continue };
+            if visited.insert(value) {
+                budget.charge(path, "nested dictionaries", 3 * size_of::<Found<'_>>() + 32)?;
+                dicts.push(Found { parent: Some((next, key)), entries, depth: depth + 1 });
+            }
+        }
+        next += 1;
+    }
+    let holds_tensors = |dict: &&Found<'p>| dict.entries.iter().any(|(_, value)| is_tensor(pickle, *value));
+    let candidates: Vec<&Found<'p>> = dicts.iter().filter(holds_tensors).collect();
+    let called =
+        |dict: &Found<'_>, name: &str| dict.parent.and_then(|(_, key)| pickle.text(key)) == Some(name);
+    // The search went level by level, so that the nearest come first.
+    let nearest = |name: Option<&str>| -> Vec<&Found<'p>> {
+        let mut of_name = candidates.iter().filter(|d| name.is_none_or(|name| called(d, name))).peekable();
+        let depth = of_name.peek().map(|d| d.depth);
+        of_name.take_while(|d| Some(d.depth) == depth).copied().collect()
+    };
+    for name in [Some("state_dict"), Some("model"), None] {
+        if let [only] = nearest(name)[..] {
+            return Ok(only.entries);
+        }
+    }
+    if candidates.is_empty() {
+        return Err(Error::malformed(path, "there are no tensors in the pickled object")
+            .remedy("save the network's state dict: torch.save(model.state_dict(), …)"));
+    }
+    let full_name = |dict: &Found<'_>| {
+        let mut keys = Vec::new();
+        let mut at = dict.parent;
+        while let Some((parent, key)) = at {
+            let text = pickle.text(key).map(|t| t.chars().take(64).collect::<String>());
+            keys.push(text.or_else(|| pickle.int(key).map(|i| i.to_string())).unwrap_or_else(|| "?".into()));
+            at = dicts[parent].parent;
+        }
+        keys.reverse();
+        shown(&keys.join("/"))
+    };
+    let names: Vec<String> = nearest(None).into_iter().take(12).map(full_name).collect();
+    let message = format!("several dictionaries hold tensors: {}", names.join(", "));
+    Err(Error::malformed(path, message).remedy("save the one that is meant by itself"))
+}
 #[cfg(test)]
 #[path = "torch_tests.rs"]
 mod tests;

@@ -112,9 +112,10 @@ fn read(bytes: &[u8]) -> Result<Vec<StoredTensor>> {
     let path = Path::new(P);
     let mut budget = Budget::new(bytes.len());
     if is_old(bytes) {
-        return Archive::from_old(path, bytes)?.state_dict(&mut budget);
+        return Archive::from_old(path, bytes, &mut budget)?.state_dict(&mut budget);
     }
-    Archive::from_zip(path, &entries(path, bytes)?)?.state_dict(&mut budget)
+    let entries = entries(path, bytes, &mut budget)?;
+    Archive::from_zip(path, &entries, &mut budget)?.state_dict(&mut budget)
 }
 
 fn sample_zip() -> Vec<u8> {
@@ -246,7 +247,7 @@ fn a_storage_within_the_pickle_is_read() {
     b.extend([int(0), tuple(&[3, 2]), tuple(&[2, 1])].concat());
     b.extend(b"\x89}tR.");
     let path = Path::new(P);
-    let pickle = Pickle::parse(path, &b, 0).unwrap();
+    let pickle = Pickle::parse(path, &b, 0, &mut Budget::new(b.len())).unwrap();
     assert!(is_tensor(&pickle, pickle.root));
     let tensor = embedded_tensor(path, &pickle, pickle.root, "cam", &mut Budget::new(b.len())).unwrap();
     assert_eq!((tensor.tensor.shape(), tensor.tensor.data()[5]), (&[3usize, 2][..], 5.0));
@@ -279,8 +280,9 @@ proptest! {
                 Entry { name: "data.pkl", data: &bytes[pickle] },
                 Entry { name: "data/0", data: &[0; 24] },
             ];
-            if let Ok(archive) = Archive::from_zip(path, &parts) {
-                let _ = archive.state_dict(&mut Budget::new(1000));
+            let mut budget = Budget::new(1000);
+            if let Ok(archive) = Archive::from_zip(path, &parts, &mut budget) {
+                let _ = archive.state_dict(&mut budget);
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::elements::{Budget, StoredTensor, check_finite};
+use super::elements::{Budget, StoredTensor, check_finite, shown};
 use super::safetensors::{self, Dtype, write_tensors};
 use super::{CHANNELS_LAST, LAYOUT, checkpoint, mxnet, npy, read_file, reserve, torch, zip};
 use crate::tensor::Tensor;
@@ -34,36 +34,40 @@ pub(crate) fn read_stored(path: &Path) -> Result<(Vec<StoredTensor>, Convention)
     decode(path, &read_file(path)?)
 }
 
+/// As [`read_stored`], from memory; `path` is for the errors.
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<(Vec<StoredTensor>, Convention)> {
-    let mut budget = Budget::new(bytes.len());
+    decode_within(path, bytes, &mut Budget::new(bytes.len())).map_err(|e| e.or_remedy(super::DAMAGED))
+}
+
+fn decode_within(path: &Path, bytes: &[u8], budget: &mut Budget) -> Result<(Vec<StoredTensor>, Convention)> {
     if zip::is_zip(bytes) {
-        let entries = zip::entries(path, bytes)?;
+        let entries = zip::entries(path, bytes, budget)?;
         let tensors = if torch::is_archive(&entries) {
-            torch::Archive::from_zip(path, &entries)?.state_dict(&mut budget)?
+            torch::Archive::from_zip(path, &entries, budget)?.state_dict(budget)?
         } else {
-            npy::decode_archive(path, &entries, &mut budget)?
+            npy::decode_archive(path, &entries, budget)?
         };
         return Ok((tensors, Convention::Others));
     }
     if torch::is_old(bytes) {
-        let tensors = torch::Archive::from_old(path, bytes)?.state_dict(&mut budget)?;
+        let tensors = torch::Archive::from_old(path, bytes, budget)?.state_dict(budget)?;
         return Ok((tensors, Convention::Others));
     }
     if mxnet::is_params(bytes) {
-        return Ok((mxnet::decode(path, bytes, &mut budget)?, Convention::Mxnet));
+        return Ok((mxnet::decode(path, bytes, budget)?, Convention::Mxnet));
     }
     if npy::is_npy(bytes) {
-        return Ok((vec![npy::decode_array(path, "array", bytes, &mut budget)?], Convention::Others));
+        return Ok((vec![npy::decode_array(path, "array", bytes, budget)?], Convention::Others));
     }
     if bytes.get(8) == Some(&b'{') {
-        let file = safetensors::decode(path, bytes)?;
+        let file = safetensors::decode_within(path, bytes, budget)?;
         let ours = file.metadata.get(LAYOUT).is_some_and(|layout| layout == CHANNELS_LAST);
         return Ok((file.tensors, if ours { Convention::Ours } else { Convention::Others }));
     }
     let message =
         if bytes.is_empty() { "the file is empty" } else { "this is no weight file of a known format" };
     Err(Error::malformed(path, message).remedy(
-        "weights are read from .pth (a state dict), .params, .npz, .safetensors, and checkpoint folders",
+        "weights are read from .pth (a state dict), .params, .npz, .npy, .safetensors, and checkpoint folders",
     ))
 }
 
@@ -81,12 +85,24 @@ pub fn read_weights(path: &Path) -> Result<Vec<(String, Tensor)>> {
         return Err(Error::malformed(path, "there is no checkpoint in this folder")
             .remedy("give the folder that a training wrote to, or a weight file"));
     }
-    let (stored, convention) = read_stored(path)?;
-    import(path, stored, convention)
+    from_memory(path, &read_file(path)?)
+}
+
+/// As [`read_weights`] of a file, from memory; `path` is for the errors.
+pub(crate) fn from_memory(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
+    let mut budget = Budget::new(bytes.len());
+    decode_within(path, bytes, &mut budget)
+        .and_then(|(stored, convention)| import(path, stored, convention, &mut budget))
+        .map_err(|e| e.or_remedy(super::DAMAGED))
 }
 
 /// Turns stored tensors into weights of ours.
-fn import(path: &Path, stored: Vec<StoredTensor>, convention: Convention) -> Result<Vec<(String, Tensor)>> {
+fn import(
+    path: &Path,
+    stored: Vec<StoredTensor>,
+    convention: Convention,
+    budget: &mut Budget,
+) -> Result<Vec<(String, Tensor)>> {
     let shared_prefix = !stored.is_empty() && stored.iter().all(|t| t.name.starts_with("module."));
     let mut weights: Vec<(String, Tensor)> = Vec::with_capacity(stored.len());
     let mut names = std::collections::HashSet::new();
@@ -103,12 +119,12 @@ fn import(path: &Path, stored: Vec<StoredTensor>, convention: Convention) -> Res
             _ => name,
         };
         if !names.insert(name.clone()) {
-            let message = format!("two tensors come to be named `{}`", name.escape_debug());
-            return Err(Error::malformed(path, message));
+            let message = format!("two tensors come to be named {}", shown(&name));
+            return Err(Error::malformed(path, message).remedy("`seedwalk inspect FILE` lists the names"));
         }
         let tensor = match convention {
             Convention::Ours => tensor,
-            _ => channels_last(path, tensor)?,
+            _ => channels_last(path, tensor, budget)?,
         };
         weights.push((name, tensor));
     }
@@ -119,29 +135,74 @@ fn import(path: &Path, stored: Vec<StoredTensor>, convention: Convention) -> Res
     Ok(weights)
 }
 
-/// O×I×KH×KW to O×KH×KW×I; tensors of other than four dimensions stay as they are.
-fn channels_last(path: &Path, tensor: Tensor) -> Result<Tensor> {
+/// O×I×KH×KW to O×KH×KW×I, filter by filter in place; tensors of other than four dimensions stay as they are.
+fn channels_last(path: &Path, tensor: Tensor, budget: &mut Budget) -> Result<Tensor> {
     let &[o, i, kh, kw] = tensor.shape() else { return Ok(tensor) };
     let k = kh * kw;
     if k == 1 || i == 1 {
         return tensor.reshape(&[o, kh, kw, i]);
     }
-    let mut data = reserve(path, tensor.len())?;
-    for filter in tensor.data().chunks_exact((i * k).max(1)) {
-        for tap in 0..k {
-            data.extend((0..i).map(|channel| filter[channel * k + tap]));
-        }
+    let bytes = i * k * size_of::<f32>();
+    budget.charge(path, "a filter", bytes)?;
+    let mut scratch: Vec<f32> = reserve(path, i * k)?;
+    let mut data = tensor.into_data();
+    for filter in data.chunks_exact_mut((i * k).max(1)) {
+        transpose(filter, i, k, &mut scratch);
     }
+    budget.release(bytes);
     Tensor::new(&[o, kh, kw, i], data)
 }
 
-/// Writes weights of ours (convolutions O×KH×KW×I) as safetensors that say so; complete or absent.
+/// Columns become rows. `scratch` has room for all of them.
+fn transpose(matrix: &mut [f32], rows: usize, columns: usize, scratch: &mut Vec<f32>) {
+    scratch.clear();
+    for column in 0..columns {
+        scratch.extend((0..rows).map(|row| matrix[row * columns + column]));
+    }
+    matrix.copy_from_slice(scratch);
+}
+
+/// O×KH×KW×I to O×I×KH×KW, in which everybody else's weights are; the opposite of [`channels_last`].
+fn channels_first(path: &Path, tensor: &Tensor) -> Result<Tensor> {
+    let &[o, kh, kw, i] = tensor.shape() else { return Ok(tensor.clone()) };
+    let mut data = reserve(path, tensor.len())?;
+    data.extend_from_slice(tensor.data());
+    let mut scratch = reserve(path, kh * kw * i)?;
+    for filter in data.chunks_exact_mut((kh * kw * i).max(1)) {
+        transpose(filter, kh * kw, i, &mut scratch);
+    }
+    Tensor::new(&[o, i, kh, kw], data)
+}
+
+/// How the weights of convolutions lie in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// O×KH×KW×I, as here; the file's metadata says so.
+    ChannelsLast,
+    /// O×I×KH×KW, as PyTorch, MXNet and everybody else have them.
+    ChannelsFirst,
+}
+
+/// Writes weights of ours (convolutions O×KH×KW×I) as safetensors in either layout, under their published
+/// names; complete or absent.
 ///
 /// # Errors
 /// Two tensors of one name, a type that is no float of at most 32 bits, a folder that cannot be written.
-pub fn write_weights(path: &Path, weights: &[(String, Tensor)], dtype: Dtype) -> Result<()> {
-    let tensors: Vec<(&str, &Tensor)> = weights.iter().map(|(name, t)| (name.as_str(), t)).collect();
-    write_tensors(path, &tensors, dtype, &[(LAYOUT, CHANNELS_LAST)])
+pub fn write_weights(path: &Path, weights: &[(String, Tensor)], dtype: Dtype, layout: Layout) -> Result<()> {
+    fn named(weights: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
+        weights.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    }
+    match layout {
+        Layout::ChannelsLast => write_tensors(path, &named(weights), dtype, &[(LAYOUT, CHANNELS_LAST)]),
+        Layout::ChannelsFirst => {
+            let permuted = weights
+                .iter()
+                .map(|(name, tensor)| Ok((name.clone(), channels_first(path, tensor)?)))
+                .collect::<Result<Vec<_>>>()?;
+            // What the safetensors of PyTorch's world say of themselves.
+            write_tensors(path, &named(&permuted), dtype, &[("format", "pt")])
+        }
+    }
 }
 
 #[cfg(test)]
@@ -168,9 +229,16 @@ mod tests {
             let (o, y, x, i) = (at / 24, at / 12 % 2, at / 3 % 4, at % 3);
             assert_eq!(v, (o * 24 + i * 8 + y * 4 + x) as f32);
         }
-        write_weights(&path, &read, Dtype::F32).unwrap();
-        let again = read_weights(&path).unwrap();
-        assert_eq!((again[0].1.shape(), again[0].1.data()), (got.shape(), got.data()));
+        for layout in [Layout::ChannelsLast, Layout::ChannelsFirst] {
+            write_weights(&path, &read, Dtype::F32, layout).unwrap();
+            let again = read_weights(&path).unwrap();
+            assert_eq!((again[0].1.shape(), again[0].1.data()), (got.shape(), got.data()));
+        }
+        // As others see the second form: what was read in the first place.
+        let file = safetensors::read_tensors(&path).unwrap();
+        assert_eq!(file.metadata.get(LAYOUT), None);
+        let theirs = file.get("c.weight").unwrap();
+        assert_eq!((theirs.shape(), theirs.data()), (conv.shape(), conv.data()));
         write_tensors(
             &path,
             &[("c", &count_up(&[4, 3, 1, 1])), ("d", &count_up(&[0, 3, 3, 3]))],

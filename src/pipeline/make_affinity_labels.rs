@@ -23,6 +23,9 @@ use crate::{Error, Result};
 use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
 use super::make_cams::read_class_maps;
 
+/// Where posteriors are kept, below the folder of labels.
+pub const SCORES: &str = "scores";
+
 /// The two posteriors of an image and what follows from them.
 pub struct AffinityLabels {
     /// Class index + 1 of each confident pixel, 0 background, 255 neutral.
@@ -73,7 +76,7 @@ pub fn make_affinity_labels(
     for_each_image(data, true, "make-affinity-labels", progress, |sample| {
         let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
         let target = output.join(format!("{}.png", sample.id));
-        let score_target = output.join("scores").join(format!("{}.safetensors", sample.id));
+        let score_target = output.join(SCORES).join(format!("{}.safetensors", sample.id));
         if target.exists() && (!scores || score_target.exists()) {
             return Ok(Outcome::Kept);
         }

@@ -121,7 +121,8 @@ pub fn write_cams(
     class_names: &[String],
     format: CamFormat,
 ) -> Result<()> {
-    let image_size @ (h, w) = (image.height, image.width);
+    let (h, w) = (image.height, image.width);
+    let image_size = Some((h, w));
     let classes = present.iter().map(|&c| class_names[c].clone()).collect();
     match format {
         CamFormat::Safetensors => {
@@ -136,15 +137,28 @@ pub fn write_cams(
     }
 }
 
-/// The maps of an image from its file, at h×w and with maximum 1 each again, and the label of each.
+/// The maps of an image from its file, at h×w, and the label of each. Maps at image size that lie within 0
+/// and 1 are taken as they are: whoever made them scaled them (the authors' code to a maximum just below
+/// 1). All others get their maximum of 1, again or for the first time, and negatives cut to 0.
 ///
 /// # Errors
 /// A file that is none, or of an image of another size; a class that the data set does not have.
 pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Result<(Tensor, Vec<u8>)> {
     let stored = cams::read(path, classes.foreground())?;
-    if stored.image_size != (h, w) {
-        let (sh, sw) = stored.image_size;
-        let message = format!("maps of an image of {sw}×{sh} pixels, this one has {w}×{h}");
+    let [_, mh, mw] = class_maps::planes(&stored.maps, "class maps")?;
+    let (found, expected) = match stored.image_size {
+        Some(size) => (size, (h, w)),
+        None => ((mh, mw), (h.div_ceil(cams::IRN_STRIDE), w.div_ceil(cams::IRN_STRIDE))),
+    };
+    if found != expected {
+        let ((fh, fw), (eh, ew)) = (found, expected);
+        let message = match stored.image_size {
+            Some(_) => format!("maps of an image of {fw}×{fh} pixels, this one has {w}×{h}"),
+            None => format!(
+                "`cam` is {fw}×{fh}; an image of {w}×{h} pixels has {ew}×{eh} at stride {}",
+                cams::IRN_STRIDE
+            ),
+        };
         return Err(Error::invalid(message)
             .in_file(path)
             .remedy("make the maps anew from these photographs, with the same --exif"));
@@ -159,6 +173,37 @@ pub fn read_class_maps(path: &Path, classes: &Classes, h: usize, w: usize) -> Re
     };
     let labels = stored.classes.iter().map(label).collect::<Result<Vec<u8>>>()?;
     let mut maps = class_maps::resize(&stored.maps, h, w)?;
-    class_maps::normalize(&mut maps, 0.0)?;
+    let scaled = stored.maps.shape() == maps.shape() && maps.data().iter().all(|v| (0.0..=1.0).contains(v));
+    if !scaled {
+        maps.data_mut().iter_mut().for_each(|v| *v = v.max(0.0));
+        class_maps::normalize(&mut maps, 0.0)?;
+    }
     Ok((maps, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_that_were_scaled_are_taken_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let read = |values: [f32; 4], size: (usize, usize)| {
+            let maps = ClassMaps {
+                classes: vec!["cat".into()],
+                maps: Tensor::new(&[1, 2, 2], values.to_vec()).unwrap(),
+                image_size: Some((2, 2)),
+            };
+            cams::write_npy(&path, &maps, &[7]).unwrap();
+            read_class_maps(&path, &Classes::voc(), size.0, size.1).map(|(maps, labels)| {
+                assert_eq!(labels, [8]);
+                maps.data().to_vec()
+            })
+        };
+        let psa = [0.99999, 0.5, 0.25, 0.0];
+        assert_eq!(read(psa, (2, 2)).unwrap(), psa);
+        assert_eq!(read([4.0, 2.0, -1.0, 0.0], (2, 2)).unwrap(), [1.0, 0.5, 0.0, 0.0]);
+        assert!(read(psa, (2, 3)).is_err());
+    }
 }

@@ -3,52 +3,99 @@
 
 use std::path::Path;
 
-use crate::config::{Config, Preset, Refine};
+use crate::config::{Config, Preset, Refine, WalkConfig};
 use crate::data::Dataset;
-use crate::data::augment::normalize;
+use crate::data::augment::{mirror, normalize, resize_cubic};
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::{write_class_list, write_labels};
 use crate::nn::AffinityNet;
 use crate::nn::module::Parameters;
 use crate::nn::resnet38::STRIDE;
-use crate::ops::affinity::{Pairs, Stencil, affinities};
+use crate::ops::affinity::{Pairs, Reduction, affinities};
 use crate::ops::class_maps::{self, GridAverage};
 use crate::ops::crf::DenseCrf;
+use crate::ops::resize::bilinear_resize_plane;
 use crate::ops::walk::Transition;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
-use super::make_cams::read_class_maps;
+use super::make_cams::{read_class_maps, scaled};
 
-/// The pairs that a configuration's AffinityNet is trained and used with. At inference every pair on the
-/// grid exists, whatever the rule in training was.
-pub fn inference_pairs(config: &Config) -> Result<Pairs> {
-    Ok(Pairs {
-        stencil: Stencil::new(config.affinity.radius, false)?,
-        reduction: config.affinity.reduction,
-        border: crate::ops::affinity::BorderRule::Full,
-    })
-}
-
-/// The affinities of an image, P×h×w, and the pairs that they are of.
+/// The affinities of an image, P×h×w, and the pairs that they are of. Under the border rule `psa` the pairs
+/// at the border do not exist here either, as in the authors' code.
+///
+/// # Errors
+/// An image whose grid has no pair at all under that rule: one of at most 32 rows or 64 columns.
 pub fn affinities_of(
     network: &AffinityNet,
     parameters: &Parameters,
     image: &RgbImage,
     config: &Config,
 ) -> Result<(Tensor, Pairs)> {
-    let mut input = normalize(image);
-    if config.preset == Preset::Psa {
-        input = pad_to_stride(&input)?;
-    }
-    let features = network.infer(parameters, input)?.features;
-    let pairs = inference_pairs(config)?;
+    let pairs = config.affinity.pairs()?;
+    let features = features_of(network, parameters, image, config)?;
     let affinities = affinities(&features, &pairs)?;
     let planes = affinities.shape()[1..].to_vec();
     Ok((affinities.reshape(&planes)?, pairs))
+}
+
+/// Features on the picture's own grid, 1×h×w×K for one pass. Those of several (each scale, and mirrored) are
+/// brought to that grid and put one after the other, so that the distance of two cells is the mean of their
+/// distances over the passes, and their affinity the geometric mean.
+fn features_of(
+    network: &AffinityNet,
+    parameters: &Parameters,
+    image: &RgbImage,
+    config: &Config,
+) -> Result<Tensor> {
+    let WalkConfig { scales, flip, .. } = &config.walk;
+    let pass = |image: &RgbImage| {
+        let mut input = normalize(image);
+        if config.preset == Preset::Psa {
+            input = pad_to_stride(&input)?;
+        }
+        Ok(network.infer(parameters, input)?.features)
+    };
+    if let ([1.0], false) = (scales.as_slice(), flip) {
+        return pass(image);
+    }
+    let (h, w) = (image.height.div_ceil(STRIDE), image.width.div_ceil(STRIDE));
+    let mut passes = Vec::new();
+    for &scale in scales {
+        let resized = resize_cubic(image, scaled(image.width, scale), scaled(image.height, scale))?;
+        for flipped in [false, true] {
+            if flipped && !flip {
+                continue;
+            }
+            let features = if flipped { pass(&mirror(&resized))? } else { pass(&resized)? };
+            let [_, gh, gw, k] = features.nhwc("features")?;
+            let mut on_grid = bilinear_resize_plane(features.data(), gh, gw, k, h, w)?;
+            if flipped {
+                on_grid.chunks_exact_mut(w * k).for_each(|row| mirror_row(row, k));
+            }
+            passes.push(on_grid);
+        }
+    }
+    let k = network.features();
+    // The sum over all channels is that of the passes; the mean needs no factor.
+    let factor = if config.affinity.reduction == Reduction::Sum { 1.0 / passes.len() as f32 } else { 1.0 };
+    let mut data = Vec::with_capacity(passes.len() * h * w * k);
+    for cell in 0..h * w {
+        passes.iter().for_each(|pass| data.extend(pass[cell * k..][..k].iter().map(|v| factor * v)));
+    }
+    Tensor::new(&[1, h, w, passes.len() * k], data)
+}
+
+/// Turns a row of cells of `k` values round.
+fn mirror_row(row: &mut [f32], k: usize) {
+    let cells = row.len() / k;
+    for x in 0..cells / 2 {
+        let (left, right) = row.split_at_mut((cells - 1 - x) * k);
+        left[x * k..][..k].swap_with_slice(&mut right[..k]);
+    }
 }
 
 /// The normalised picture with zeros at the right and bottom up to a multiple of the stride, as the
@@ -160,5 +207,74 @@ pub fn make_pseudo_labels(
             .in_file(cam_folder)
             .remedy("make them with `seedwalk make-cams` for the same --split")),
         _ => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Width;
+    use crate::nn::Network;
+    use crate::pipeline::networks::affinity_net;
+    use crate::rng::{Purpose, Stream};
+
+    fn setting() -> (AffinityNet, Parameters, RgbImage, Config) {
+        let mut config = Config::preset(Preset::Paper);
+        config.backbone.width = "1/64".parse::<Width>().unwrap();
+        let network = affinity_net(&config);
+        let mut random = Stream::new(4, Purpose::Test, 0, 0);
+        let pixels = (0..21 * 37 * 3).map(|_| random.below(256) as u8).collect();
+        let image = RgbImage::new(37, 21, pixels).unwrap();
+        let parameters = network.parameters(3).unwrap();
+        (network, parameters, image, config)
+    }
+
+    #[test]
+    fn several_passes_give_the_geometric_mean_of_their_affinities() {
+        let (network, parameters, image, mut config) = setting();
+        let of = |config: &Config, image: &RgbImage| {
+            affinities_of(&network, &parameters, image, config).unwrap().0
+        };
+        config.walk.scales = vec![1.0, 1.5];
+        let both = of(&config, &image);
+        let one = |scale: f64| {
+            let mut config = config.clone();
+            config.walk.scales = vec![scale];
+            of(&config, &image)
+        };
+        let (a, b) = (one(1.0), one(1.5));
+        assert!((both.shape(), a.shape()) == (b.shape(), &[34, 3, 5]), "{:?}", both.shape());
+        let pairs = a.data().iter().zip(b.data()).zip(both.data()).filter(|((a, _), _)| !a.is_nan());
+        let mut different = 0;
+        for ((a, b), both) in pairs {
+            // Distances are sums of fewer than 32 terms of one sign, each rounded: 32 ε of a distance below 4.
+            assert!(((a * b).sqrt() / both).ln().abs() < 32.0 * 4.0 * f32::EPSILON, "{a} {b} {both}");
+            different += usize::from((a - b).abs() > 1e-3);
+        }
+        assert!(different > 100, "the scales differ");
+    }
+
+    #[test]
+    fn with_mirroring_a_mirrored_picture_has_mirrored_affinities() {
+        let (network, parameters, image, mut config) = setting();
+        // Sides that are multiples of the stride, so that the mirrored grid covers the same cells.
+        let image = resize_cubic(&image, 40, 24).unwrap();
+        config.walk.flip = true;
+        let of = |image: &RgbImage| affinities_of(&network, &parameters, image, &config).unwrap().0;
+        let (plain, mirrored) = (of(&image), of(&mirror(&image)));
+        let (h, w) = (3, 5);
+        // The first four planes are the offsets (0, 1) … (0, 4): their mirror image starts at the other end.
+        for dx in 1..=4 {
+            for y in 0..h {
+                for x in 0..w - dx {
+                    let at = |x: usize| ((dx - 1) * h + y) * w + x;
+                    let (a, b) = (plain.data()[at(x)], mirrored.data()[at(w - 1 - x - dx)]);
+                    assert!((a / b).ln().abs() < 32.0 * 4.0 * f32::EPSILON, "{dx} {y} {x}: {a} {b}");
+                }
+            }
+        }
+        let mut row = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        mirror_row(&mut row, 2);
+        assert_eq!(row, [5.0, 6.0, 3.0, 4.0, 1.0, 2.0]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, Preset};
 use crate::data::{Dataset, TagUse};
 use crate::formats::atomic::{FolderLock, sweep, write_atomically};
 use crate::formats::image::Exif;
@@ -227,18 +227,21 @@ impl Run<'_> {
         let (cams_hash, cams_seconds, _) = self.stage(Stage {
             name: "make-cams",
             inputs: vec![cam_hash, train_hash.clone(), val_hash.clone()],
-            settings: json!([config.cam.scales, config.cam.flip]),
+            settings: json!([config.cam.scales, config.cam.flip, config.preset]),
             writes: vec![cams.clone()],
             training: false,
             work: Box::new(|| {
                 let loaded = load_cam(&cam, config)?;
+                // The authors' stages go on from maps at image size.
+                let psa = config.preset == Preset::Psa;
+                let form = if psa { make_cams::CamFormat::Npy } else { make_cams::CamFormat::Safetensors };
                 for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     make_cams::make_cams(
                         &loaded.network,
                         &loaded.parameters,
                         data,
                         &loaded.config,
-                        make_cams::CamFormat::Safetensors,
+                        form,
                         &cams,
                         progress,
                     )?;
@@ -250,7 +253,7 @@ impl Run<'_> {
         let (labels_hash, labels_seconds, _) = self.stage(Stage {
             name: "make-affinity-labels",
             inputs: vec![cams_hash.clone(), train_hash.clone()],
-            settings: json!(config.affinity_labels),
+            settings: json!([config.affinity_labels, config.preset]),
             writes: vec![affinity_labels.clone()],
             training: false,
             work: Box::new(|| {
@@ -258,7 +261,7 @@ impl Run<'_> {
                     train,
                     &cams,
                     config,
-                    false,
+                    config.preset == Preset::Psa,
                     &affinity_labels,
                     progress,
                 )?;
@@ -281,7 +284,13 @@ impl Run<'_> {
         let (pseudo_hash, pseudo_seconds, _) = self.stage(Stage {
             name: "make-pseudo-labels",
             inputs: vec![affinity_hash, cams_hash, train_hash.clone(), val_hash.clone()],
-            settings: json!([config.walk, config.crf, config.affinity.radius]),
+            settings: json!([
+                config.walk,
+                config.crf,
+                config.affinity.radius,
+                config.affinity.inclusive,
+                config.affinity.border
+            ]),
             writes: vec![pseudo.clone(), revised.clone()],
             training: false,
             work: Box::new(|| {

@@ -16,58 +16,105 @@ use crate::{Error, Result, show_path};
 use super::images::check_folder_classes;
 use super::make_cams::read_class_maps;
 
-/// Adds up what `score` makes of every image that has ground truth, and warns of those where it finds no
-/// prediction.
+/// What becomes of images that have ground truth and no prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// They are an error: a score over those that are there says less than it seems to.
+    Refused,
+    /// They are left out with a warning: a run's stages leave out images without tags.
+    LeftOut,
+}
+
+/// What came of scoring a folder.
+#[derive(Debug, Clone)]
+pub struct Scored<T> {
+    /// The counts.
+    pub score: T,
+    /// Images that were scored.
+    pub images: usize,
+    /// Images that have ground truth and no prediction.
+    pub missing: usize,
+}
+
+impl<T> Scored<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> Result<U>) -> Result<Scored<U>> {
+        Ok(Scored { score: f(self.score)?, images: self.images, missing: self.missing })
+    }
+}
+
+/// Adds up what `score` makes of every image that has ground truth; it says whether it found a prediction.
 ///
 /// # Errors
-/// Whatever `score` fails with, with the mask's path; no prediction for any image.
+/// Whatever `score` fails with, with the mask's path; no prediction for any image, or for one where that
+/// is refused.
 fn add_up<T: Clone + Send + Sync>(
     data: &Dataset,
     folder: &Path,
     what: &str,
+    missing: Missing,
     empty: T,
     score: impl Fn(&mut T, &Sample, &LabelMap) -> Result<bool> + Sync,
     merge: impl Fn(&mut T, &T) + Sync,
-) -> Result<T> {
+) -> Result<Scored<T>> {
     check_folder_classes(folder, data)?;
-    let start = || (empty.clone(), 0usize, 0usize);
-    let (total, scored, missing) = data
+    let start = || (empty.clone(), 0usize, Vec::<&str>::new());
+    let (score, images, lacking) = data
         .samples
         .par_iter()
-        .try_fold(start, |(mut total, mut scored, mut missing), sample| {
+        .try_fold(start, |(mut total, mut images, mut lacking), sample| {
             check_interrupted()?;
             if let Some(mask) = &sample.mask {
                 let truth = read_labels(mask)?;
+                truth.check_classes(data.classes.len()).map_err(|e| e.in_file(mask))?;
                 match score(&mut total, sample, &truth).map_err(|e| e.in_file(mask))? {
-                    true => scored += 1,
-                    false => missing += 1,
+                    true => images += 1,
+                    false => lacking.push(&sample.id),
                 }
             }
-            Ok((total, scored, missing))
+            Ok((total, images, lacking))
         })
         .try_reduce(start, |mut a, b| {
             merge(&mut a.0, &b.0);
-            Ok((a.0, a.1 + b.1, a.2 + b.2))
+            a.2.extend(b.2);
+            Ok((a.0, a.1 + b.1, a.2))
         })?;
-    if scored == 0 {
+    if images == 0 {
         let message = format!("no image of the list has both {what} here and a mask");
-        return Err(Error::invalid(message).in_file(folder));
+        return Err(Error::invalid(message).in_file(folder).remedy(
+            "predictions lie in the folder under their image's id, as ID.png, ID.safetensors or ID.npy",
+        ));
     }
-    if missing > 0 {
-        log::warn!(
-            "{}: {missing} of {} images have no {what}: not scored",
-            show_path(folder),
-            scored + missing
-        );
+    if !lacking.is_empty() {
+        let all = images + lacking.len();
+        let message = format!("{} of {all} images have no {what}: {}", lacking.len(), some_of(&lacking));
+        if missing == Missing::Refused {
+            return Err(Error::invalid(message).in_file(folder).remedy(
+                "make them too, name the list that they were made for (--split), or score those that are \
+                 there (--allow-missing)",
+            ));
+        }
+        log::warn!("{}: {message}; not scored", show_path(folder));
     }
-    Ok(total)
+    Ok(Scored { score, images, missing: lacking.len() })
 }
 
-/// Scores a folder of label PNGs.
+/// The first few of some ids.
+fn some_of(ids: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = ids.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if ids.len() > SHOWN { format!("{shown}, …") } else { shown }
+}
+
+/// Scores a folder of label PNGs into `empty`, which says whether they may leave pixels undecided.
 ///
 /// # Errors
-/// No prediction for any image with ground truth; maps of another size than their mask.
-pub fn score_labels(data: &Dataset, predictions: &Path) -> Result<ConfusionMatrix> {
+/// As [`add_up`]; maps of another size than their mask, labels that are no class.
+pub fn score_labels(
+    data: &Dataset,
+    predictions: &Path,
+    missing: Missing,
+    empty: ConfusionMatrix,
+) -> Result<Scored<ConfusionMatrix>> {
     let score = |matrix: &mut ConfusionMatrix, sample: &Sample, truth: &LabelMap| {
         let path = predictions.join(format!("{}.png", sample.id));
         if !path.is_file() {
@@ -76,8 +123,7 @@ pub fn score_labels(data: &Dataset, predictions: &Path) -> Result<ConfusionMatri
         matrix.add(&read_labels(&path)?, truth).map_err(|e| e.in_file(&path))?;
         Ok(true)
     };
-    let empty = ConfusionMatrix::new(data.classes.len());
-    add_up(data, predictions, "a prediction", empty, score, ConfusionMatrix::merge)
+    add_up(data, predictions, "label PNG", missing, empty, score, ConfusionMatrix::merge)
 }
 
 /// Scores class maps against each of several constant background scores; the matrices are in the order of
@@ -85,7 +131,12 @@ pub fn score_labels(data: &Dataset, predictions: &Path) -> Result<ConfusionMatri
 ///
 /// # Errors
 /// As [`score_labels`].
-pub fn score_cams(data: &Dataset, folder: &Path, thresholds: &[f32]) -> Result<Vec<ConfusionMatrix>> {
+pub fn score_cams(
+    data: &Dataset,
+    folder: &Path,
+    missing: Missing,
+    thresholds: &[f32],
+) -> Result<Scored<Vec<ConfusionMatrix>>> {
     let score = |sweep: &mut ThresholdSweep, sample: &Sample, truth: &LabelMap| {
         let Some(path) = cams::find(folder, &sample.id) else { return Ok(false) };
         let (maps, labels) = read_class_maps(&path, &data.classes, truth.height, truth.width)?;
@@ -93,10 +144,12 @@ pub fn score_cams(data: &Dataset, folder: &Path, thresholds: &[f32]) -> Result<V
         Ok(true)
     };
     let empty = ThresholdSweep::new(data.classes.len(), thresholds);
-    let sweep = add_up(data, folder, "class maps", empty, score, ThresholdSweep::merge)?;
-    let matrices = sweep.matrices();
-    let of = |threshold: &f32| matrices.iter().find(|(t, _)| t == threshold).map(|(_, m)| m.clone());
-    thresholds.iter().map(|t| of(t).ok_or_else(|| Error::invalid(format!("{t} is no threshold")))).collect()
+    add_up(data, folder, "class maps", missing, empty, score, ThresholdSweep::merge)?.map(|sweep| {
+        let matrices = sweep.matrices();
+        let of = |threshold: &f32| matrices.iter().find(|(t, _)| t == threshold).map(|(_, m)| m.clone());
+        let no_threshold = |t| Error::invalid(format!("{t} is no threshold"));
+        thresholds.iter().map(|t| of(t).ok_or_else(|| no_threshold(t))).collect()
+    })
 }
 
 /// The thresholds of a sweep: 0.05, 0.10, …, 0.95.

@@ -1,21 +1,22 @@
 //! The three trainings: what a sample is and what the loss is; the loop is in `training.rs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, TrainingConfig};
+use crate::config::{Config, Preset, TrainingConfig};
 use crate::data::Dataset;
 use crate::data::augment::{Recipe, Scale};
 use crate::formats::checkpoint;
 use crate::formats::image::{Exif, read_rgb};
 use crate::formats::label_png::read_labels;
+use crate::formats::safetensors::read_tensors;
 use crate::nn::Network;
 use crate::nn::module::Forward;
 use crate::nn::resnet38::STRIDE;
-use crate::ops::affinity::{Pairs, Stencil, affinity_loss};
-use crate::ops::class_maps::labels_to_grid;
+use crate::ops::affinity::affinity_loss;
+use crate::ops::class_maps::{labels_to_grid, pooled_confident_labels};
 use crate::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
 use crate::progress::Progress;
 use crate::tape::Var;
@@ -23,6 +24,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::check_folder_classes;
+use super::make_affinity_labels::SCORES;
 use super::networks;
 use super::training::{Loss, MakeSample, Training, TrainingSummary, stack, train};
 
@@ -125,7 +127,7 @@ fn hued(mut recipe: Recipe, training: &TrainingConfig) -> Recipe {
 }
 
 /// Images of a list that have a label PNG in a folder.
-fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, std::path::PathBuf)>> {
+fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     check_folder_classes(folder, data)?;
     let pairs = data.samples.iter().map(|s| (s.image.clone(), folder.join(format!("{}.png", s.id))));
     let found: Vec<_> = pairs.filter(|(_, labels)| labels.is_file()).collect();
@@ -145,7 +147,7 @@ fn labelled(data: &Dataset, folder: &Path) -> Result<Vec<(std::path::PathBuf, st
 
 /// An image and its labels on the feature grid, both augmented alike.
 fn labelled_sample(
-    samples: Arc<Vec<(std::path::PathBuf, std::path::PathBuf)>>,
+    samples: Arc<Vec<(PathBuf, PathBuf)>>,
     augment: Recipe,
     exif: Exif,
     classes: usize,
@@ -161,22 +163,73 @@ fn labelled_sample(
     })
 }
 
-/// Trains AffinityNet on affinity labels.
+/// The posteriors that `make-affinity-labels --scores` kept beside labels, in their order; none where there
+/// are none at all.
+fn posteriors(folder: &Path, labels: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
+    let scores = folder.join(SCORES);
+    if !scores.is_dir() {
+        log::warn!(
+            "no CRF posteriors in {}: labels come to the feature grid by majority, not by the average of the \
+             posteriors as in the authors' code; `seedwalk make-affinity-labels --scores` keeps them",
+            crate::show_path(folder)
+        );
+        return Ok(None);
+    }
+    let of =
+        |labels: &PathBuf| scores.join(labels.file_name().unwrap_or_default()).with_extension("safetensors");
+    let paths: Vec<PathBuf> = labels.iter().map(of).collect();
+    match paths.iter().find(|path| !path.is_file()) {
+        Some(missing) => Err(Error::io("open", missing, std::io::ErrorKind::NotFound.into())
+            .remedy("make them all: `seedwalk make-affinity-labels --scores`, for the same --split")),
+        None => Ok(Some(paths)),
+    }
+}
+
+/// An image, augmented, and its affinity labels on the feature grid from both posteriors, moved alike.
+fn posterior_sample(
+    samples: Vec<(PathBuf, PathBuf)>,
+    augment: Recipe,
+    exif: Exif,
+) -> MakeSample<(Tensor, Vec<u8>)> {
+    Arc::new(move |i, random| {
+        let (image, scores) = &samples[i];
+        let mut tensors = read_tensors(scores)?.into_pairs();
+        let mut take = |name: &str| {
+            let found = tensors.iter().position(|(n, _)| n == name).map(|at| tensors.swap_remove(at).1);
+            found.ok_or_else(|| {
+                Error::malformed(scores, format!("no tensor `{name}`"))
+                    .remedy("make the posteriors anew: `seedwalk make-affinity-labels --scores`")
+            })
+        };
+        let (strong, weak) = (take("strong")?, take("weak")?);
+        let (image, placement) = augment.place(&read_rgb(image, exif)?, random)?;
+        let on_grid = placement
+            .planes(&strong)
+            .and_then(|strong| pooled_confident_labels(&strong, &placement.planes(&weak)?, STRIDE))
+            .map_err(|e| e.in_file(scores))?;
+        Ok((image, on_grid.labels))
+    })
+}
+
+/// Trains AffinityNet on affinity labels. Under the preset `psa` they are made on the feature grid from the
+/// posteriors kept beside them, where there are any.
 ///
 /// # Errors
 /// As [`train`]; no image with labels; under the border rule `psa` a crop without any pair.
 pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingSummary> {
     let config = &stage.config.affinity;
     let network = networks::affinity_net(stage.config);
-    let pairs = Pairs {
-        stencil: Stencil::new(config.radius, false)?,
-        reduction: config.reduction,
-        border: config.border,
-    };
-    let samples = Arc::new(labelled(stage.data, labels)?);
+    let pairs = config.pairs()?;
+    let samples = labelled(stage.data, labels)?;
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
     let augment = hued(Recipe::affinity(config.training.crop), &config.training);
-    let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
+    let exif = stage.config.data.exif;
+    let (images, masks): (Vec<PathBuf>, Vec<PathBuf>) = samples.iter().cloned().unzip();
+    let kept = if stage.config.preset == Preset::Psa { posteriors(labels, &masks)? } else { None };
+    let make = match kept {
+        Some(scores) => posterior_sample(images.into_iter().zip(scores).collect(), augment, exif),
+        None => labelled_sample(Arc::new(samples), augment, exif, stage.data.classes.len()),
+    };
     stage.run(&network, &config.training, Value::Null, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();

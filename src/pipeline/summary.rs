@@ -8,7 +8,7 @@ use crate::Result;
 use crate::data::Dataset;
 use crate::eval::ConfusionMatrix;
 
-use super::score::{score_cams, score_labels, sweep};
+use super::score::{Missing, score_cams, score_labels, sweep};
 
 /// A stage that ran: its time and, if it makes labels, how good they are.
 #[derive(Debug, Clone)]
@@ -94,8 +94,14 @@ impl<'a> Scorer<'a> {
 
     /// Label PNGs on both lists.
     pub fn labels(&self, folder: &Path) -> Result<[Option<ConfusionMatrix>; 2]> {
-        let one =
-            |list: usize| self.has_masks(list).then(|| score_labels(self.lists[list], folder)).transpose();
+        let one = |list: usize| -> Result<Option<ConfusionMatrix>> {
+            if !self.has_masks(list) {
+                return Ok(None);
+            }
+            let data = self.lists[list];
+            let empty = ConfusionMatrix::new(data.classes.len());
+            Ok(Some(score_labels(data, folder, Missing::LeftOut, empty)?.score))
+        };
         Ok([one(0)?, one(1)?])
     }
 
@@ -105,7 +111,7 @@ impl<'a> Scorer<'a> {
         let mut best = (0.2f32, None);
         if self.has_masks(0) {
             let thresholds = sweep();
-            let all = score_cams(self.lists[0], folder, &thresholds)?;
+            let all = score_cams(self.lists[0], folder, Missing::LeftOut, &thresholds)?.score;
             let mean = |m: &ConfusionMatrix| m.mean_iou().unwrap_or(0.0);
             if let Some((threshold, matrix)) =
                 thresholds.into_iter().zip(all).max_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)))
@@ -114,7 +120,7 @@ impl<'a> Scorer<'a> {
             }
         }
         let val = match self.has_masks(1) {
-            true => score_cams(self.lists[1], folder, &[best.0])?.pop(),
+            true => score_cams(self.lists[1], folder, Missing::LeftOut, &[best.0])?.score.pop(),
             false => None,
         };
         Ok((best.0, [best.1, val]))

@@ -1,38 +1,16 @@
 //! Sizes and mirror images of photographs and label maps.
 
-use fast_image_resize as fir;
-
+use super::resample::{Kernel, resample};
+use crate::Result;
 use crate::formats::image::{LabelMap, RgbImage};
-use crate::{Error, Result};
 
-/// Resamples with the cubic kernel of a = −½ (Keys 1981, Catmull–Rom), widened when shrinking so that
-/// every source pixel counts: what Pillow calls BICUBIC.
+/// Resamples with the cubic kernel of a = −½, widened when shrinking so that every source pixel counts:
+/// what Pillow calls BICUBIC, to the last bit.
 ///
 /// # Errors
 /// A width or height of 0.
 pub fn resize_cubic(image: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
-    if (width, height) == (image.width, image.height) {
-        return Ok(image.clone());
-    }
-    let fail = |e: &dyn std::fmt::Display| {
-        Error::shape("resize", format!("{}×{} to {width}×{height}: {e}", image.width, image.height))
-    };
-    let size = |side: usize| match u32::try_from(side) {
-        Ok(side) if side > 0 => Ok(side),
-        _ => Err(fail(&"an impossible size")),
-    };
-    let source = fir::images::ImageRef::new(
-        size(image.width)?,
-        size(image.height)?,
-        &image.pixels,
-        fir::PixelType::U8x3,
-    )
-    .map_err(|e| fail(&e))?;
-    let mut target = fir::images::Image::new(size(width)?, size(height)?, fir::PixelType::U8x3);
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
-    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| fail(&e))?;
-    RgbImage::new(width, height, target.into_vec())
+    resample(image, width, height, Kernel::Cubic)
 }
 
 /// The label under each target pixel's centre: source index ⌊(i + ½) · source / target⌋.

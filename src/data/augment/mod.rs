@@ -7,11 +7,13 @@
 
 mod colour;
 mod geometry;
+mod resample;
 #[cfg(test)]
 mod tests;
 
 pub use colour::Jitter;
 pub use geometry::{mirror, mirror_labels, resize_cubic, resize_nearest};
+pub use resample::{Kernel, resample};
 
 use crate::formats::image::{IGNORE, LabelMap, RgbImage};
 use crate::rng::Stream;
@@ -112,24 +114,30 @@ impl Recipe {
             )
             .remedy("make the labels at the photograph's own size, from its stored pixels (--exif ignore)"));
         }
+        let (made, placement) = self.place(image, random)?;
+        Ok(Augmented { image: made, labels: labels.map(|map| placement.labels(map)) })
+    }
+
+    /// Makes a sample's image 1×crop×crop×3, normalised, and says where it came to lie, for whatever else
+    /// belongs to the photograph.
+    ///
+    /// # Errors
+    /// An empty image; a crop of 0.
+    pub fn place(&self, image: &RgbImage, random: &mut Stream) -> Result<(Tensor, Placement)> {
         if self.crop == 0 || image.pixels.is_empty() {
             return Err(Error::shape("augmentation", "an empty image or crop"));
         }
         let (width, height) = self.draw_size(image.width, image.height, random);
         let mirrored = self.mirror && random.chance(0.5);
         let mut image = resize_cubic(image, width, height)?;
-        let mut labels = labels.map(|map| resize_nearest(map, width, height));
         if mirrored {
             image = mirror(&image);
-            labels = labels.as_ref().map(mirror_labels);
         }
         let mut pixels: Vec<f32> = image.pixels.iter().map(|&v| f32::from(v) / 255.0).collect();
         self.jitter.apply(&mut pixels, random);
         let window = Window::draw(width, height, self.crop, random);
-        Ok(Augmented {
-            image: window.image(&pixels, self.padding)?,
-            labels: labels.map(|map| window.labels(&map)),
-        })
+        let tensor = window.image(&pixels, self.padding)?;
+        Ok((tensor, Placement { width, height, mirrored, window }))
     }
 
     fn draw_size(&self, width: usize, height: usize, random: &mut Stream) -> (usize, usize) {
@@ -138,14 +146,60 @@ impl Recipe {
             Scale::Keep => (width, height),
             Scale::LongSide { min, max } => {
                 let range = (max.max(min) - min) as u32 + 1;
-                let factor = (min + random.below(range) as usize) as f64 / width.max(height) as f64;
-                (scaled(width, factor), scaled(height, factor))
+                let long = min + random.below(range) as usize;
+                // side·long before the division, as the field has it: a tie then is one in both.
+                let scaled = |side: usize| {
+                    ((side * long) as f64 / width.max(height) as f64).round_ties_even().max(1.0) as usize
+                };
+                (scaled(width), scaled(height))
             }
             Scale::Factor { min, max } => {
                 let factor = f64::from(random.range(min, max));
                 (scaled(width, factor), scaled(height, factor))
             }
         }
+    }
+}
+
+/// Where a sample's image came from: its size before the crop, whether it was mirrored, the crop.
+pub struct Placement {
+    width: usize,
+    height: usize,
+    mirrored: bool,
+    window: Window,
+}
+
+impl Placement {
+    /// Moves labels of the photograph's size alike: crop×crop, 255 outside the picture.
+    pub fn labels(&self, map: &LabelMap) -> LabelMap {
+        let map = resize_nearest(map, self.width, self.height);
+        self.window.labels(&if self.mirrored { mirror_labels(&map) } else { map })
+    }
+
+    /// Moves planes L×H×W of an image that keeps its size alike: L×crop×crop, 0 outside the picture.
+    ///
+    /// # Errors
+    /// Planes of another size than the image has in the sample.
+    pub fn planes(&self, planes: &Tensor) -> Result<Tensor> {
+        let (w, crop) = (self.width, self.window.crop);
+        let l = match *planes.shape() {
+            [l, ph, pw] if (ph, pw) == (self.height, w) => l,
+            _ => {
+                let message = format!("planes {:?} for an image of {}×{w}", planes.shape(), self.height);
+                return Err(Error::shape("augmentation", message));
+            }
+        };
+        let mut out = Tensor::zeros(&[l, crop, crop]);
+        let sources = planes.data().chunks_exact(self.height * w);
+        for (target, source) in out.data_mut().chunks_exact_mut(crop * crop).zip(sources) {
+            for (from, to) in self.window.rows() {
+                for (x, target) in target[to..][..self.window.width].iter_mut().enumerate() {
+                    let (row, column) = (from / w * w, from % w + x);
+                    *target = source[row + if self.mirrored { w - 1 - column } else { column }];
+                }
+            }
+        }
+        Ok(out)
     }
 }
 

@@ -248,3 +248,23 @@ fn labels_of_another_size_are_refused() {
     let empty = RgbImage { width: 0, height: 0, pixels: vec![] };
     assert!(Recipe::cam(8).apply(&empty, None, &mut stream(0)).is_err());
 }
+
+#[test]
+fn planes_move_with_the_picture_and_its_labels() {
+    // Labels 1 to 254 of a picture smaller in one direction and larger in the other than the crop.
+    let (w, h, crop) = (17, 9, 12);
+    let map = LabelMap { width: w, height: h, labels: (0..w * h).map(|i| 1 + (i % 254) as u8).collect() };
+    let plane = Tensor::new(&[1, h, w], map.labels.iter().map(|l| f32::from(*l)).collect()).unwrap();
+    let recipe = Recipe::affinity(crop);
+    for index in 0..20 {
+        let image = noise_image(w, h, 4);
+        let made = recipe.apply(&image, Some(&map), &mut stream(index)).unwrap();
+        let (tensor, placement) = recipe.place(&image, &mut stream(index)).unwrap();
+        assert_eq!(tensor.data(), made.image.data());
+        let moved = placement.planes(&plane).unwrap();
+        for (value, label) in moved.data().iter().zip(made.labels.unwrap().labels) {
+            assert_eq!(*value, if label == IGNORE { 0.0 } else { f32::from(label) });
+        }
+        assert!(placement.planes(&Tensor::zeros(&[1, w, h])).is_err());
+    }
+}

@@ -171,7 +171,11 @@ impl Pairs {
                 2 * r
             ),
         )
-        .remedy("use larger images or crops, or the border rule `full`"))
+        .remedy(format!(
+            "use images or crops of more than {}×{} pixels, or the border rule `full` (affinity.border)",
+            8 * r,
+            16 * r
+        )))
     }
 }
 

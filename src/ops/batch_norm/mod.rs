@@ -98,9 +98,10 @@ pub fn batch_norm(
     let b: Vec<f32> = shift.value().data().iter().zip(&a).zip(&mean).map(|((s, a), m)| s - a * m).collect();
     let mut y = vec![0f32; x.value().len()];
     let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+    let (wide_a, wide_b) = (repeated(&a), repeated(&b));
     y.par_chunks_mut(RANGE * c).zip(x.value().data().par_chunks(RANGE * c)).for_each(|(y, x)| {
-        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-            for (((y, x), a), b) in y.iter_mut().zip(x).zip(&a).zip(&b) {
+        for (y, x) in y.chunks_mut(wide_a.len()).zip(x.chunks(wide_a.len())) {
+            for (((y, x), a), b) in y.iter_mut().zip(x).zip(&wide_a).zip(&wide_b) {
                 // A NaN must come through; f32::max would drop it.
                 let value = a * x + b;
                 *y = if value < floor { floor } else { value };
@@ -117,6 +118,18 @@ pub fn batch_norm(
     let record = tape.record("batch_norm", y, &[x, scale, shift], move |gradient| {
         let shape = gradient.shape().to_vec();
         let mut dx = gradient.into_data();
+        if let (Some(y), None, [true, false, false]) = (&kept_y, &kept_x, needs) {
+            // The usual case of fine-tuning, in one pass.
+            let wide = repeated(&a);
+            dx.par_chunks_mut(RANGE * c).zip(y.data().par_chunks(RANGE * c)).for_each(|(g, y)| {
+                for (g, y) in g.chunks_mut(wide.len()).zip(y.chunks(wide.len())) {
+                    for ((g, y), a) in g.iter_mut().zip(y).zip(&wide) {
+                        *g = if *y > 0.0 { *g * a } else { 0.0 };
+                    }
+                }
+            });
+            return Ok(vec![Some(Tensor::new(&shape, dx)?), None, None]);
+        }
         if let Some(y) = &kept_y {
             dx.par_chunks_mut(RANGE * c).zip(y.data().par_chunks(RANGE * c)).for_each(|(g, y)| {
                 for (g, y) in g.iter_mut().zip(y) {
@@ -139,10 +152,11 @@ pub fn batch_norm(
                     // dx = a·(g − mean(g) − x̂·mean(g·x̂)) = a·g + p·x + q
                     let p: Vec<f32> = (0..c).map(|i| -a[i] * inverse[i] * (product[i] as f32 / m)).collect();
                     let q: Vec<f32> = (0..c).map(|i| -a[i] * (sum[i] as f32 / m) - p[i] * mean[i]).collect();
+                    let (a, p, q) = (repeated(&a), repeated(&p), repeated(&q));
                     dx.par_chunks_mut(RANGE * c).zip(x.data().par_chunks(RANGE * c)).for_each(|(g, x)| {
-                        for (g, x) in g.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for i in 0..c {
-                                g[i] = a[i] * g[i] + p[i] * x[i] + q[i];
+                        for (g, x) in g.chunks_mut(a.len()).zip(x.chunks(a.len())) {
+                            for ((((g, x), a), p), q) in g.iter_mut().zip(x).zip(&a).zip(&p).zip(&q) {
+                                *g = a * *g + p * x + q;
                             }
                         }
                     });
@@ -159,13 +173,43 @@ pub fn batch_norm(
     Ok((record, seen))
 }
 
+/// Values that an inner loop over channels has at least: with few channels, a pixel at a time would be more
+/// loop than work.
+const INNER: usize = 64;
+
+/// A value per channel, repeated for as many pixels as an inner loop takes at a time.
+fn repeated(values: &[f32]) -> Vec<f32> {
+    values.repeat(INNER.div_ceil(values.len().max(1)))
+}
+
 fn scale_channels(values: &mut [f32], factors: &[f32]) {
-    let c = factors.len();
+    let (c, wide) = (factors.len(), repeated(factors));
     values.par_chunks_mut(RANGE * c).for_each(|chunk| {
-        for row in chunk.chunks_exact_mut(c) {
-            row.iter_mut().zip(factors).for_each(|(v, f)| *v *= f);
+        for row in chunk.chunks_mut(wide.len()) {
+            row.iter_mut().zip(&wide).for_each(|(v, f)| *v *= f);
         }
     });
+}
+
+/// Sums over the pixels of a range, per channel: `add` adds some pixels' values to as many sums, first those of
+/// every pixel that has the same place in an inner loop, which are then joined in order.
+fn range_sums<const K: usize>(
+    len: usize,
+    c: usize,
+    mut add: impl FnMut(std::ops::Range<usize>, &mut [Vec<f32>; K]),
+) -> [Vec<f32>; K] {
+    let width = c * INNER.div_ceil(c);
+    let mut sums: [Vec<f32>; K] = std::array::from_fn(|_| vec![0f32; width]);
+    for at in (0..len).step_by(width) {
+        add(at..(at + width).min(len), &mut sums);
+    }
+    sums.map(|sums| {
+        let mut joined = sums[..c].to_vec();
+        for rest in sums[c..].chunks_exact(c) {
+            joined.iter_mut().zip(rest).for_each(|(s, v)| *s += v);
+        }
+        joined
+    })
 }
 
 /// Joins per-range sums, computed in parallel, in f64 and in order.
@@ -181,9 +225,9 @@ fn joined<const K: usize>(ranges: Vec<[Vec<f32>; K]>, c: usize) -> [Vec<f64>; K]
 
 fn channel_sums(values: &[f32], c: usize) -> Vec<f64> {
     let ranges = values.par_chunks(RANGE * c).map(|chunk| {
-        let mut sum = vec![0f32; c];
-        chunk.chunks_exact(c).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, v)| *s += v));
-        [sum]
+        range_sums(chunk.len(), c, |at, [sum]| {
+            sum.iter_mut().zip(&chunk[at]).for_each(|(s, v)| *s += v);
+        })
     });
     let [sum] = joined(ranges.collect(), c);
     sum
@@ -192,17 +236,15 @@ fn channel_sums(values: &[f32], c: usize) -> Vec<f64> {
 /// Mean and biased variance per channel. Values are shifted by each channel's first one, so that a mean
 /// far from 0 costs no digits.
 fn moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
-    let origin = &x[..c];
+    let origin = repeated(&x[..c]);
     let ranges = x.par_chunks(RANGE * c).map(|chunk| {
-        let (mut sum, mut square) = (vec![0f32; c], vec![0f32; c]);
-        for row in chunk.chunks_exact(c) {
-            for i in 0..c {
-                let v = row[i] - origin[i];
-                sum[i] += v;
-                square[i] += v * v;
+        range_sums(chunk.len(), c, |at, [sum, square]| {
+            for (((s, q), x), origin) in sum.iter_mut().zip(square).zip(&chunk[at]).zip(&origin) {
+                let v = x - origin;
+                *s += v;
+                *q += v * v;
             }
-        }
-        [sum, square]
+        })
     });
     let [sum, square] = joined(ranges.collect(), c);
     let m = (x.len() / c) as f64;
@@ -213,15 +255,15 @@ fn moments(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
 
 /// Per channel Σ g and Σ g·x̂ with x̂ = (x − mean)·inverse.
 fn gradient_sums(g: &[f32], x: &[f32], mean: &[f32], inverse: &[f32], c: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mean, inverse) = (repeated(mean), repeated(inverse));
     let ranges = g.par_chunks(RANGE * c).zip(x.par_chunks(RANGE * c)).map(|(g, x)| {
-        let (mut sum, mut product) = (vec![0f32; c], vec![0f32; c]);
-        for (g, x) in g.chunks_exact(c).zip(x.chunks_exact(c)) {
-            for i in 0..c {
-                sum[i] += g[i];
-                product[i] += g[i] * ((x[i] - mean[i]) * inverse[i]);
+        range_sums(g.len(), c, |at, [sum, product]| {
+            let values = g[at.clone()].iter().zip(&x[at]).zip(mean.iter().zip(&inverse));
+            for ((s, p), ((g, x), (mean, inverse))) in sum.iter_mut().zip(product).zip(values) {
+                *s += g;
+                *p += g * ((x - mean) * inverse);
             }
-        }
-        [sum, product]
+        })
     });
     let [sum, product] = joined(ranges.collect(), c);
     (sum, product)

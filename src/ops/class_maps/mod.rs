@@ -147,6 +147,37 @@ pub fn confident_labels(strong: &LabelMap, weak: &LabelMap) -> Result<LabelMap> 
     LabelMap::new(strong.width, strong.height, labels.collect())
 }
 
+/// Below this a cell's averaged scores are those of no pixel at all.
+const NO_SCORE: f32 = 1e-5;
+
+/// Affinity labels at 1/`block` size as the authors' code makes them from both posteriors L×H×W, of which
+/// plane 0 is the background: averaged over blocks, always by block² values, then the rules of
+/// [`confident_labels`] on what wins in each cell. A cell outside the image (zero scores) is [`IGNORE`].
+/// Labels are positions of planes.
+///
+/// # Errors
+/// Posteriors of two shapes, or of more than 255 planes.
+pub fn pooled_confident_labels(strong: &Tensor, weak: &Tensor, block: usize) -> Result<LabelMap> {
+    let [l, ..] = planes(strong, "pooled labels")?;
+    if strong.shape() != weak.shape() || l > usize::from(IGNORE) {
+        let message = format!("posteriors of {:?} and {:?}", strong.shape(), weak.shape());
+        return Err(Error::shape("pooled labels", message));
+    }
+    let positions: Vec<u8> = (0..l as u8).collect();
+    let [strong, weak] = [strong, weak].map(|scores| to_grid(scores, block, GridAverage::ZeroPadded));
+    let (strong, weak) = (strong?, weak?);
+    let mut labels = confident_labels(&argmax(&strong, &positions)?, &argmax(&weak, &positions)?)?;
+    let cells = labels.labels.len();
+    for (cell, label) in labels.labels.iter_mut().enumerate() {
+        let scores =
+            strong.data()[cell..].iter().step_by(cells).chain(weak.data()[cell..].iter().step_by(cells));
+        if scores.fold(0f32, |m, v| m.max(*v)) < NO_SCORE {
+            *label = IGNORE;
+        }
+    }
+    Ok(labels)
+}
+
 /// Labels at 1/`block` size: the label that more than half of a block's pixels carry, else [`IGNORE`].
 /// Pixels outside the image count as [`IGNORE`].
 pub fn labels_to_grid(map: &LabelMap, block: usize) -> LabelMap {
@@ -201,6 +232,21 @@ mod tests {
         let strong = LabelMap::new(4, 1, vec![1, 0, 0, 2]).unwrap();
         let weak = LabelMap::new(4, 1, vec![1, 1, 0, 0]).unwrap();
         assert_eq!(confident_labels(&strong, &weak).unwrap().labels, [1, IGNORE, 0, 0]);
+    }
+
+    #[test]
+    fn posteriors_are_averaged_before_they_compete() {
+        // A block where class 1 has the majority of pixels, but the background the larger average; one that
+        // lies outside the image but for a pixel; one outside.
+        let background = vec![0.45, 0.45, 0.3, 0.0, 0.0, 0.0, 0.45, 1.0, 0.0, 0.0, 0.0, 0.0];
+        let class = vec![0.55, 0.55, 0.7, 0.0, 0.0, 0.0, 0.55, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let scores = Tensor::new(&[2, 2, 6], [background, class].concat()).unwrap();
+        assert_eq!(pooled_confident_labels(&scores, &scores, 2).unwrap().labels, [0, 1, IGNORE]);
+        let certain = Tensor::new(&[2, 1, 1], vec![0.2, 0.8]).unwrap();
+        assert_eq!(pooled_confident_labels(&certain, &certain, 2).unwrap().labels, [1]);
+        let open = Tensor::new(&[2, 1, 1], vec![0.8, 0.2]).unwrap();
+        assert_eq!(pooled_confident_labels(&open, &certain, 2).unwrap().labels, [IGNORE]);
+        assert!(pooled_confident_labels(&scores, &certain, 2).is_err());
     }
 
     #[test]

@@ -6,15 +6,19 @@
 //! not change the chain of fused multiply-adds. Each output belongs to one chunk, so the number of threads
 //! does not show in the result.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
-use super::simd::{Isa, LEFT_STRIDE, SUM_BLOCK, Tile, forward_kernel};
-use super::windows::{Lines, Windows, copy_run};
+use super::simd::{Isa, LEFT_STRIDE, SUM_BLOCK, Terms, Tile, forward_kernel};
+use super::windows::{Lines, Padded, Segment, Windows, copy_run};
 
 /// Rows of a chunk at most: their block of windows takes 420 KiB.
 const CHUNK_ROWS: usize = 384;
 /// A multiple of every tile's rows.
 const TILE_ROWS: usize = 12;
+/// Channels up to which windows are read where they lie.
+pub(super) const NARROW: usize = 128;
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
 
@@ -128,11 +132,21 @@ pub(super) fn product(
     // The kernels trust these bounds.
     assert!(target(total - 1) + weights.columns <= out.len(), "a row reaches beyond the output");
     assert_eq!(windows.terms(), weights.terms);
-    let blocks: Vec<_> = (0..weights.terms)
+    // Narrow windows are read where they lie: copying them would take a large part of the time. Wide ones
+    // are copied, which costs little for each of many columns and keeps a tile's rows apart in the cache.
+    let padded = if windows.shape[3] <= NARROW { windows.padded() } else { None };
+    let blocks: Vec<Block> = (0..weights.terms)
         .step_by(SUM_BLOCK)
-        .map(|term| {
-            let length = SUM_BLOCK.min(weights.terms - term);
-            (term, length, windows.segments(term..term + length))
+        .map(|first| {
+            let terms = first..(first + SUM_BLOCK).min(weights.terms);
+            match &padded {
+                Some(padded) => Block { first, runs: padded.runs(&windows.taps, terms), copied: Vec::new() },
+                None => Block {
+                    first,
+                    runs: vec![Terms { left: 0, right: 0, count: terms.len() }],
+                    copied: windows.segments(terms),
+                },
+            }
         })
         .collect();
     // Bias of each panel, with room for the last one's width.
@@ -143,38 +157,71 @@ pub(super) fn product(
     let threads = rayon::current_num_threads();
     let chunks = total.div_ceil(threads * CHUNK_ROWS) * threads;
     let chunk = total.div_ceil(chunks).next_multiple_of(TILE_ROWS);
-    (0..total.div_ceil(chunk)).into_par_iter().for_each_init(Lines::default, |left, i| {
+    (0..total.div_ceil(chunk)).into_par_iter().for_each(|i| {
         let rows = i * chunk..(i * chunk + chunk).min(total);
         let targets: Vec<usize> = rows.clone().map(target).collect();
-        // Missing rows of the last tile hold whatever was there; their sums are not stored.
-        let left = left.at_least(rows.len().next_multiple_of(TILE_ROWS) * LEFT_STRIDE);
-        for (term, length, segments) in &blocks {
-            windows.copy(rows.clone(), segments, left, LEFT_STRIDE);
-            for &(first, width, start) in &weights.panels {
-                let (kernel, height) = forward_kernel(isa, width);
-                let valid = width.min(weights.columns - first);
-                for (tile, targets) in targets.chunks(height).enumerate() {
-                    let tile = Tile {
-                        left: left[tile * height * LEFT_STRIDE..].as_ptr(),
-                        right: weights.data.values()[start + term * width..].as_ptr(),
-                        terms: *length,
-                        start: (*term == 0).then(|| start_values[first..].as_ptr()),
-                        out: output.pointer().wrapping_add(first),
-                        targets,
-                    };
-                    // SAFETY: `left` has the tile's rows, the panel its terms; targets lie within the output
-                    // and belong to this chunk alone; the kernel is one that `isa` allows.
-                    unsafe {
-                        if targets.len() == height && valid == width {
-                            kernel(&tile);
-                        } else {
-                            on_the_edge(&tile, kernel, height, width, valid);
+        // The last tile's missing rows read what the last row does; their sums are not stored.
+        let whole = rows.len().next_multiple_of(TILE_ROWS);
+        let sources: Vec<usize> = match &padded {
+            Some(padded) => (0..whole).map(|row| padded.source((rows.start + row).min(total - 1))).collect(),
+            None => (0..whole).map(|row| row * LEFT_STRIDE).collect(),
+        };
+        with_block(|buffer| {
+            if padded.is_none() {
+                buffer.at_least(whole * LEFT_STRIDE);
+            }
+            for block in &blocks {
+                if padded.is_none() {
+                    windows.copy(rows.clone(), &block.copied, buffer.values_mut(), LEFT_STRIDE);
+                }
+                let left = padded.as_ref().map_or(buffer.values(), Padded::values).as_ptr();
+                for &(first, width, start) in &weights.panels {
+                    let (kernel, height) = forward_kernel(isa, width);
+                    let valid = width.min(weights.columns - first);
+                    for (targets, sources) in targets.chunks(height).zip(sources.chunks(height)) {
+                        let tile = Tile {
+                            left,
+                            sources,
+                            right: weights.data.values()[start + block.first * width..].as_ptr(),
+                            segments: &block.runs,
+                            left_step: 1,
+                            right_step: width,
+                            start: (block.first == 0).then(|| start_values[first..].as_ptr()),
+                            out: output.pointer().wrapping_add(first),
+                            targets,
+                        };
+                        // SAFETY: `left` has the terms of all sources, the panel its terms; targets lie within
+                        // the output and belong to this chunk alone; the kernel is one that `isa` allows.
+                        unsafe {
+                            if targets.len() == height && valid == width {
+                                kernel(&tile);
+                            } else {
+                                on_the_edge(&tile, kernel, height, width, valid);
+                            }
                         }
                     }
                 }
             }
-        }
+        });
     });
+}
+
+/// A block of the sum.
+struct Block {
+    /// Its first term.
+    first: usize,
+    /// Its terms, from a row's source.
+    runs: Vec<Terms>,
+    /// What is copied to make the rows, where they are.
+    copied: Vec<Segment>,
+}
+
+/// Runs `work` with this thread's buffer for blocks of windows.
+fn with_block(work: impl FnOnce(&mut Lines)) {
+    thread_local! {
+        static BUFFER: RefCell<Lines> = RefCell::default();
+    }
+    BUFFER.with_borrow_mut(work);
 }
 
 /// Runs a kernel on a tile of which only some rows and `valid` columns exist.

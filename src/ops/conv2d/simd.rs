@@ -152,14 +152,24 @@ pub(super) const SUM_BLOCK: usize = 256;
 pub(super) const LEFT_STRIDE: usize = SUM_BLOCK + 16;
 
 /// What a micro-tile works on: as many rows as there are targets, times one panel of columns.
+///
+/// Row r of the left factor has its terms at `left + sources[r] + segment.left + k·left_step`, the right factor
+/// at `right + segment.right + k·right_step`, for k < `segment.count` of each segment in turn.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    /// First factor: rows of terms, or terms of rows, by the kernel.
+    /// First factor.
     pub left: *const f32,
+    /// Offset of each row in `left`.
+    pub sources: &'a [usize],
     /// Second factor: for each term the panel's columns.
     pub right: *const f32,
-    /// Length of the sum.
-    pub terms: usize,
+    /// The terms of the sum.
+    pub segments: &'a [Terms],
+    /// Values of the left factor from one term to the next; the forward kernels take it to be 1.
+    pub left_step: usize,
+    /// Values of the right factor from one term to the next; the forward kernels take it to be the panel's
+    /// width.
+    pub right_step: usize,
     /// What each row's sums start from: the panel's columns. Without it they go on from `out`.
     pub start: Option<*const f32>,
     /// Results.
@@ -168,13 +178,24 @@ pub(super) struct Tile<'a> {
     pub targets: &'a [usize],
 }
 
-/// out[targets[r] + c] ← start + Σ_k left[r·ROW + k·TERM] · right[k][c], k ascending.
+/// Consecutive terms of a sum, evenly spaced in both factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Values from a row's source to the first term.
+    pub left: usize,
+    /// Values from the start of the right factor to the first term; the forward kernels read on from the
+    /// segment before.
+    pub right: usize,
+    /// How many.
+    pub count: usize,
+}
+
+/// out[targets[r] + c] ← start + Σ_k left[r][k] · right[k][c], k ascending. `DENSE` fixes the steps to those of
+/// packed weights: 1 and the panel's width.
 #[inline(always)]
-unsafe fn multiply<S: Vector, const MR: usize, const V: usize, const ROW: usize, const TERM: usize>(
-    tile: &Tile,
-) {
-    // SAFETY: the caller vouches for MR rows and `terms` terms of the left factor, as many terms of the
-    // panel's width of the right one, MR targets with the panel's width of values at each.
+unsafe fn multiply<S: Vector, const MR: usize, const V: usize, const DENSE: bool>(tile: &Tile) {
+    // SAFETY: the caller vouches for the terms of MR rows of the left factor, as many terms of the panel's
+    // width of the right one, MR targets with the panel's width of values at each.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; MR];
         for r in 0..MR {
@@ -186,17 +207,26 @@ unsafe fn multiply<S: Vector, const MR: usize, const V: usize, const ROW: usize,
                 sums[r][v] = S::load(from.add(v * S::LANES));
             }
         }
-        let (mut left, mut right) = (tile.left, tile.right);
-        for _ in 0..tile.terms {
-            let columns: [S; V] = std::array::from_fn(|v| S::load(right.add(v * S::LANES)));
-            for r in 0..MR {
-                let x = S::splat(*left.add(r * ROW));
-                for v in 0..V {
-                    sums[r][v] = sums[r][v].add_product(x, columns[v]);
-                }
+        let rows: [*const f32; MR] = std::array::from_fn(|r| tile.left.add(*tile.sources.get_unchecked(r)));
+        let (left_step, right_step) =
+            if DENSE { (1, V * S::LANES) } else { (tile.left_step, tile.right_step) };
+        let mut right = tile.right;
+        for terms in tile.segments {
+            let mut at = terms.left;
+            if !DENSE {
+                right = tile.right.add(terms.right);
             }
-            left = left.add(TERM);
-            right = right.add(V * S::LANES);
+            for _ in 0..terms.count {
+                let columns: [S; V] = std::array::from_fn(|v| S::load(right.add(v * S::LANES)));
+                for r in 0..MR {
+                    let x = S::splat(*rows[r].add(at));
+                    for v in 0..V {
+                        sums[r][v] = sums[r][v].add_product(x, columns[v]);
+                    }
+                }
+                at += left_step;
+                right = right.wrapping_add(right_step);
+            }
         }
         for r in 0..MR {
             for v in 0..V {
@@ -206,17 +236,15 @@ unsafe fn multiply<S: Vector, const MR: usize, const V: usize, const ROW: usize,
     }
 }
 
-/// A kernel of the forward product (`rows` of terms) or of the weights' gradient (terms of `rows`).
+/// A kernel of the forward product or of the weights' gradient.
 macro_rules! entry {
-    ($name:ident, forward, $($rest:tt)*) => { entry!(@ $name, LEFT_STRIDE, 1, $($rest)*); };
-    ($name:ident, outer, $vector:ty, $rows:literal, $($rest:tt)*) => {
-        entry!(@ $name, 1, $rows, $vector, $rows, $($rest)*);
-    };
-    (@ $name:ident, $row:expr, $term:expr, $vector:ty, $rows:literal, $vectors:literal $(, $feature:literal)?) => {
+    ($name:ident, forward, $($rest:tt)*) => { entry!(@ $name, true, $($rest)*); };
+    ($name:ident, outer, $($rest:tt)*) => { entry!(@ $name, false, $($rest)*); };
+    (@ $name:ident, $dense:literal, $vector:ty, $rows:literal, $vectors:literal $(, $feature:literal)?) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn $name(tile: &Tile) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply::<$vector, $rows, $vectors, { $row }, { $term }>(tile) }
+            unsafe { multiply::<$vector, $rows, $vectors, $dense>(tile) }
         }
     };
 }
@@ -227,7 +255,7 @@ pub(super) type Kernel = unsafe fn(&Tile);
 #[cfg(target_arch = "x86_64")]
 mod entries {
     use super::x86::{Avx2, Avx512};
-    use super::{Kernel, LEFT_STRIDE, Tile, multiply};
+    use super::{Kernel, Tile, multiply};
     entry!(forward_512_32, forward, Avx512, 12, 2, "avx512f");
     entry!(forward_512_16, forward, Avx512, 12, 1, "avx512f");
     entry!(forward_512_8, forward, Avx2, 12, 1, "avx512f,avx2,fma");
@@ -287,8 +315,7 @@ entry!(two_plain_8, outer, Plain, 2, 1);
 entry!(single_plain_16, outer, Plain, 1, 2);
 entry!(single_plain_8, outer, Plain, 1, 1);
 
-/// The forward kernel of a panel width, whose left factor has [`LEFT_STRIDE`] values a row, and its rows: as
-/// many as the registers hold.
+/// The forward kernel of a panel width, and its rows: as many as the registers hold.
 pub(super) fn forward_kernel(isa: Isa, width: usize) -> (Kernel, usize) {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -309,8 +336,7 @@ pub(super) fn outer_heights(isa: Isa) -> [usize; 3] {
     }
 }
 
-/// The weight-gradient kernel of a panel width and one of [`outer_heights`], which is also the number of
-/// values of the left factor from one term to the next.
+/// The weight-gradient kernel of a panel width and one of [`outer_heights`].
 pub(super) fn outer_kernel(isa: Isa, width: usize, height: usize) -> Kernel {
     match (isa, width, height) {
         #[cfg(target_arch = "x86_64")]

@@ -150,8 +150,9 @@ fn simplex<const D: usize, const D1: usize>(point: &[f64; D]) -> ([Key; D1], [f3
 }
 
 impl Lattice {
-    /// The lattice of points of D dimensions, in units of the Gaussian's deviation. `D1` is D + 1.
-    pub(super) fn new<const D: usize, const D1: usize>(points: &[[f64; D]]) -> Self {
+    /// The lattice of points of D dimensions, in units of the Gaussian's deviation. `D1` is D + 1. `bystanders`
+    /// are points without values: their lattice points take part in the blur and in nothing else.
+    pub(super) fn new<const D: usize, const D1: usize>(points: &[[f64; D]], bystanders: &[[f64; D]]) -> Self {
         assert_eq!(D + 1, D1);
         let simplices: Vec<([Key; D1], [f32; D1])> =
             points.par_iter().with_min_len(CHUNK).map(simplex::<D, D1>).collect();
@@ -167,6 +168,9 @@ impl Lattice {
                 }
                 vertex.push(last_ids[v]);
             }
+        }
+        for bystander in bystanders {
+            simplex::<D, D1>(bystander).0.into_iter().for_each(|key| _ = table.insert(key));
         }
         let weight: Vec<f32> = simplices.iter().flat_map(|(_, weights)| *weights).collect();
         let size = table.keys.len();

@@ -104,7 +104,7 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     }
     let points: Vec<[f64; 2]> =
         (0..height * width).map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma]).collect();
-    let lattice = Arc::new(Lattice::new::<2, 3>(&points));
+    let lattice = Arc::new(Lattice::new::<2, 3>(&points, &[]));
     let normalizer = Arc::new(lattice.normalizer(points.len()));
     let mut kept = kept();
     if kept.len() == POSITIONS_KEPT {
@@ -114,12 +114,22 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     (lattice, normalizer)
 }
 
+/// Forgets the lattices over positions that were kept, so that the next image's is built: for timings.
+pub fn forget_positions() {
+    POSITIONS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+}
+
 impl DenseCrf {
     /// Builds the lattices of an image.
     ///
     /// # Errors
     /// An image without pixels; a deviation that is not positive, a weight that is negative.
     pub fn new(image: &RgbImage, options: &CrfOptions) -> Result<Self> {
+        Self::build(image, options, &[])
+    }
+
+    /// `bystanders` are features without a pixel, see [`Lattice::new`].
+    fn build(image: &RgbImage, options: &CrfOptions, bystanders: &[[f64; 5]]) -> Result<Self> {
         let (height, width) = (image.height, image.width);
         if height * width == 0 {
             return Err(Error::shape("crf", "the image has no pixels"));
@@ -154,7 +164,7 @@ impl DenseCrf {
                     [x / bilateral.sigma_xy, y / bilateral.sigma_xy, r, g, b]
                 })
                 .collect();
-            let lattice = Arc::new(Lattice::new::<5, 6>(&points));
+            let lattice = Arc::new(Lattice::new::<5, 6>(&points, bystanders));
             let normalizer = Arc::new(lattice.normalizer(points.len()));
             kernels.push(Kernel { weight: bilateral.weight as f32, lattice, normalizer });
         }

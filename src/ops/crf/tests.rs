@@ -139,7 +139,7 @@ fn plain_lattice(points: Vec<Vec<f64>>) -> Filter {
 /// The lattice under test as a filter of f64 values.
 fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
     let points: Vec<[f64; D]> = points.iter().map(|p| std::array::from_fn(|i| p[i])).collect();
-    let lattice = Lattice::new::<D, D1>(&points);
+    let lattice = Lattice::new::<D, D1>(&points, &[]);
     Box::new(move |values| {
         let values: Vec<[f32; 1]> = values.iter().map(|&v| [v as f32]).collect();
         lattice.filter(&values).into_iter().map(|[v]| f64::from(v)).collect()
@@ -237,4 +237,23 @@ fn refuses_what_does_not_fit() {
     options = CrfOptions::default();
     options.bilateral.weight = -1.0;
     assert!(DenseCrf::new(&image, &options).is_err());
+}
+
+#[path = "../../../tests/parity/rule.rs"]
+mod rule;
+
+/// pydensecrf pads the number of pixels to a multiple of 4 with features of zero; the bystander stands for
+/// them. On this picture they have no part in the result.
+#[test]
+fn pydensecrf_with_its_padding() {
+    let (h, w) = (45, 63);
+    let image = rule::image("crf", h, w);
+    let scores = crate::ops::class_maps::with_background(&rule::maps(h, w), 4.0).unwrap();
+    let expected = rule::golden("crf-padded");
+    let expected = expected.get("q").unwrap();
+    let options = CrfOptions::default();
+    let padded = DenseCrf::build(&image, &options, &[[0.0; 5]]).unwrap().infer(&scores).unwrap();
+    rule::assert_near("q", &padded, expected, 1e-4);
+    let labels = |q: &Tensor| crate::ops::class_maps::argmax(q, &[0, 1, 2]).unwrap().labels;
+    assert!(rule::share_equal(&labels(&padded), &labels(expected)) >= 0.999);
 }

@@ -1,0 +1,7 @@
+//! Fuzzes the reader of NumPy's `.npy`: arrays, class maps, tags.
+#![no_main]
+
+#[path = "../allocator.rs"]
+mod allocator;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| allocator::within_limits(bytes, seedwalk::formats::fuzzing::npy_objects));

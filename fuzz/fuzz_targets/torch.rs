@@ -1,0 +1,7 @@
+//! Fuzzes the reader of PyTorch's two layouts.
+#![no_main]
+
+#[path = "../allocator.rs"]
+mod allocator;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| allocator::within_limits(bytes, seedwalk::formats::fuzzing::weight_file));
