@@ -313,6 +313,8 @@ pub struct SegmentationConfig {
     pub flip: bool,
     /// Refine predictions by the CRF of `[crf]`.
     pub crf: bool,
+    /// Smallest and largest factor on a training image's sides.
+    pub scale_range: [f32; 2],
     /// Training.
     pub training: TrainingConfig,
 }
@@ -428,6 +430,7 @@ impl Config {
                 scales: vec![1.0],
                 flip: true,
                 crf: false,
+                scale_range: [0.5, 1.5],
                 training: segmentation,
             },
             output: OutputConfig { folder: "runs/run".into() },
@@ -446,7 +449,7 @@ impl Config {
             init: Self::demo_backbone(folder),
             learn_statistics: false,
         };
-        let training = |epochs| TrainingConfig {
+        let training = |epochs, crop| TrainingConfig {
             optimizer: OptimizerKind::AdamW,
             learning_rate: 1e-3,
             momentum: 0.9,
@@ -454,22 +457,24 @@ impl Config {
             poly_power: 0.9,
             batch: 16,
             epochs,
-            crop: 128,
+            crop,
             warmup_steps: 20,
             head_learning_rate_factor: 3.0,
             hue: 0.02,
         };
         c.cam.head = Preset::Psa;
         c.cam.long_side = [112, 160];
-        c.cam.scales = vec![1.0, 0.5, 1.5];
-        c.cam.training = training(4);
-        c.affinity_labels.alpha_strong = 3.0;
-        c.affinity_labels.alpha_weak = 10.0;
-        c.affinity.training = training(4);
-        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 7.0, ..c.walk };
+        c.cam.scales = vec![1.0, 0.5];
+        c.cam.training = training(4, 128);
+        c.affinity_labels.alpha_strong = 1.0;
+        c.affinity_labels.alpha_weak = 4.0;
+        c.affinity.training = training(4, 96);
+        // As wide as the pictures: 80 pixels belong to photographs of 500.
+        c.crf.options.bilateral.sigma_xy = 20.0;
+        c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 1.5, ..c.walk };
         c.segmentation.dilation = 2;
         c.segmentation.training =
-            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12) };
+            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };
         c.segmentation.crf = true;
         c
     }

@@ -16,6 +16,7 @@ pub mod device;
 mod error;
 pub mod eval;
 pub mod formats;
+pub mod math;
 pub mod nn;
 pub mod ops;
 pub mod optim;

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use crate::math::powf_f64;
 use crate::tensor::{CHUNK, Tensor};
 use crate::{Error, Result};
 
@@ -24,7 +25,7 @@ const EPSILON: f32 = 1e-8;
 /// η·(1 − step/total)^power, the "poly" schedule (Liu et al., *ParseNet*, 2015, §3.4).
 pub fn poly(base: f32, step: u64, total: u64, power: f32) -> f32 {
     let left = 1.0 - step.min(total) as f64 / total.max(1) as f64;
-    (f64::from(base) * left.powf(f64::from(power))) as f32
+    (f64::from(base) * powf_f64(left, f64::from(power))) as f32
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,8 +102,8 @@ impl Optimizer {
                 let (b1, b2) = (BETA1 as f32, BETA2 as f32);
                 // From f64: in f32, 1 − 0.999 would be wrong in its fifth digit.
                 let (c1, c2) = ((1.0 - BETA1) as f32, (1.0 - BETA2) as f32);
-                let rate_hat = (f64::from(rate) / (1.0 - BETA1.powf(t))) as f32;
-                let v_hat = (1.0 / (1.0 - BETA2.powf(t))) as f32;
+                let rate_hat = (f64::from(rate) / (1.0 - powf_f64(BETA1, t))) as f32;
+                let v_hat = (1.0 / (1.0 - powf_f64(BETA2, t))) as f32;
                 let (coupled, shrink) = if decoupled { (0.0, 1.0 - rate * decay) } else { (decay, 1.0) };
                 let (m, v) = (m.data_mut().par_chunks_mut(CHUNK), v.data_mut().par_chunks_mut(CHUNK));
                 w.zip(g).zip(m.zip(v)).for_each(|((w, g), (m, v))| {

@@ -103,8 +103,8 @@ impl Stream {
     /// Standard normal (Box–Muller, one of the pair).
     pub fn normal(&mut self) -> f32 {
         // 1 − u is in (0, 1], so the logarithm is finite.
-        let radius = (-2.0 * (1.0 - f64::from(self.uniform())).ln()).sqrt();
-        (radius * (std::f64::consts::TAU * f64::from(self.uniform())).cos()) as f32
+        let radius = (-2.0 * crate::math::ln_f64(1.0 - f64::from(self.uniform()))).sqrt();
+        (radius * crate::math::cos_turns(f64::from(self.uniform()))) as f32
     }
 
     /// Shuffles `items` (Fisher–Yates).

@@ -29,12 +29,15 @@ pub(super) struct Synth {
     /// Side of the square pictures in pixels
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(64..=1024))]
     size: u32,
+    /// Of 100 objects that show their telling part, how many have a surface typical of their class
+    #[arg(long, value_name = "PERCENT", default_value_t = 97, value_parser = clap::value_parser!(u8).range(0..=100))]
+    typical: u8,
 }
 
 impl Synth {
     pub fn run(self, session: &Session) -> Result<Outcome> {
-        let (images, size) = (self.images as usize, self.size as usize);
-        let options = SynthOptions { images, seed: session.common.seed.unwrap_or(0), size };
+        let (images, size, typical) = (self.images as usize, self.size as usize, self.typical);
+        let options = SynthOptions { images, seed: session.common.seed.unwrap_or(0), size, typical };
         if is_data_set(&self.output) && !session.common.overwrite {
             return Err(Error::invalid("there is a data set in this folder")
                 .in_file(&self.output)
@@ -46,7 +49,7 @@ impl Synth {
             format!("{} images to train on, {val} to score on: {}", images - val, show_path(&self.output));
         let json = json!({
             "output": path_json(&self.output), "images": images, "train": images - val, "val": val,
-            "size": size, "seed": options.seed, "classes": CLASSES,
+            "size": size, "typical": typical, "seed": options.seed, "classes": CLASSES,
         });
         Ok(Outcome::new(text, json))
     }

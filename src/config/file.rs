@@ -249,6 +249,12 @@ fn out_of_range(c: &Config) -> Option<(String, String)> {
     require(c.walk.beta > 0.0 && c.walk.beta <= 1024.0, "walk.beta", "above 0, to 1024");
     require(c.walk.steps <= 1 << 20, "walk.steps", "0 to 1048576");
     require((1.0..=1024.0).contains(&c.walk.background_alpha), "walk.background_alpha", "1 to 1024");
+    let [smallest, largest] = c.segmentation.scale_range;
+    require(
+        (0.1..=largest).contains(&smallest) && largest <= 8.0,
+        "segmentation.scale_range",
+        "0.1 ≤ smallest ≤ largest ≤ 8",
+    );
     require((1..=512).contains(&c.segmentation.dilation), "segmentation.dilation", "1 to 512");
     require(!c.output.folder.as_os_str().is_empty(), "output.folder", "a folder");
     wrong

@@ -58,6 +58,7 @@ const KEYS: &[(&str, &str)] = &[
     ("segmentation.scales", "scales of inference"),
     ("segmentation.flip", "each scale also mirrored"),
     ("segmentation.crf", "refine predictions by the CRF of [crf.options]"),
+    ("segmentation.scale_range", "smallest and largest factor on a training image's sides"),
     ("segmentation.training.", "Training of the segmentation network."),
     ("output.", "Where a run goes."),
     ("output.folder", "what is complete there is not done again"),

@@ -75,6 +75,8 @@ fn a_value_of_another_type_or_out_of_range_names_its_line() {
         ("[affinity]\nreduction = \"max\"\n", 2, "affinity.reduction"),
         ("[affinity_labels]\nalpha_weak = 2\n", 2, "alpha_strong to 1024"),
         ("[cam]\nlong_side = [9, 8]\n", 2, "cam.long_side"),
+        ("[segmentation]\nscale_range = [1.5, 0.5]\n", 2, "segmentation.scale_range"),
+        ("[segmentation]\nscale_range = [1]\n", 2, "segmentation.scale_range"),
         ("[cam]\nscales = []\n", 2, "at least one scale"),
         ("[cam.training]\nbatch = 0\n", 2, "cam.training.batch"),
         (

@@ -160,7 +160,7 @@ fn tags_from_npy() {
 #[test]
 fn a_generated_set_opens_without_faults() {
     let folder = tempfile::tempdir().unwrap();
-    let options = synth::SynthOptions { images: 8, seed: 4, size: 64 };
+    let options = synth::SynthOptions { images: 8, seed: 4, size: 64, ..Default::default() };
     synth::generate(folder.path(), &options, &|_| Ok(())).unwrap();
     let set = Dataset::open(folder.path(), &split("train")).unwrap();
     assert_eq!(set.samples.len(), 6);

@@ -316,7 +316,12 @@ impl Run<'_> {
         let (network_hash, segmentation_seconds, segmentation_report) = self.stage(Stage {
             name: "train-segmentation",
             inputs: vec![pseudo_hash, train_hash.clone()],
-            settings: json!([network, config.segmentation.training, config.segmentation.dilation]),
+            settings: json!([
+                network,
+                config.segmentation.training,
+                config.segmentation.dilation,
+                config.segmentation.scale_range
+            ]),
             writes: vec![segmentation.clone()],
             training: true,
             work: Box::new(|| {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::{Config, Preset, TrainingConfig};
 use crate::data::Dataset;
@@ -41,10 +41,12 @@ pub struct TrainStage<'a> {
 }
 
 impl TrainStage<'_> {
+    /// `sizes` is the range of sizes that augmentation draws from, for the checkpoint to remember.
     fn run<S: Send + 'static>(
         &self,
         network: &dyn Network,
         recipe: &TrainingConfig,
+        sizes: Value,
         names: Vec<String>,
         make: MakeSample<S>,
         loss: &Loss<'_, S>,
@@ -69,6 +71,7 @@ impl TrainStage<'_> {
                 configuration: json!({
                     "network": networks::describe(config, network.kind()),
                     "training": recipe,
+                    "sizes": sizes,
                     "seed": config.seed,
                     "learn_statistics": config.backbone.learn_statistics,
                     "exif": config.data.exif,
@@ -108,7 +111,7 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
     });
-    stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
+    stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let targets = batch.iter().flat_map(|(_, target)| target.iter().copied()).collect();
         let logits = network.forward(forward, &Var::constant(image))?;
@@ -227,7 +230,7 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
         Some(scores) => posterior_sample(images.into_iter().zip(scores).collect(), augment, exif),
         None => labelled_sample(Arc::new(samples), augment, exif, stage.data.classes.len()),
     };
-    stage.run(&network, &config.training, names, make, &|forward: &mut Forward<'_>, batch| {
+    stage.run(&network, &config.training, Value::Null, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
         let features = network.forward(forward, &Var::constant(image))?;
@@ -250,9 +253,11 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let network = networks::segmentation_net(stage.config, stage.data.classes.len());
     let samples = Arc::new(labelled(stage.data, labels)?);
     let names = samples.iter().map(|(path, _)| crate::show_path(path)).collect();
-    let augment = hued(Recipe::segmentation(recipe.crop), recipe);
+    let [min, max] = stage.config.segmentation.scale_range;
+    let augment =
+        Recipe { scale: Scale::Factor { min, max }, ..hued(Recipe::segmentation(recipe.crop), recipe) };
     let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
-    stage.run(&network, recipe, names, make, &|forward: &mut Forward<'_>, batch| {
+    stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
         let logits = network.forward(forward, &Var::constant(image))?;

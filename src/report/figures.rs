@@ -7,8 +7,8 @@ use crate::formats::image::{RgbImage, encode_png};
 use crate::formats::label_png::voc_colour;
 
 /// Largest file of the stages' figure, of any other; cells shrink until it is kept.
-const STAGES_BYTES: usize = 300_000;
-const FIGURE_BYTES: usize = 200_000;
+const STAGES_BYTES: usize = 200_000;
+const FIGURE_BYTES: usize = 80_000;
 /// Side of a picture in pixels, at most and at least, whatever the files' size.
 const CELL: std::ops::RangeInclusive<usize> = 48..=192;
 /// Images in a figure that shows one stage.

@@ -205,7 +205,7 @@ pub fn affinities_around(
             blend(pixel, NEAR, 1.0);
             *region = 2;
         } else if let Some(affinity) = near[cell.0 * w + cell.1] {
-            blend(pixel, NEAR, 0.9 * affinity.clamp(0.0, 1.0).powf(power));
+            blend(pixel, NEAR, 0.9 * crate::math::powf(affinity.clamp(0.0, 1.0), power));
             *region = 1;
         }
     }

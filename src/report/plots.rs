@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use crate::math::ln_f64;
+
 use super::encode::escape;
 use super::{AxisScale, Curve, LossChart, Scores, StageRow};
 
@@ -238,7 +240,7 @@ impl Axes {
     pub fn y(&self, value: f64) -> f64 {
         let (low, high) = self.values;
         let share =
-            if self.log { (value / low).ln() / (high / low).ln() } else { (value - low) / (high - low) };
+            if self.log { ln_f64(value / low) / ln_f64(high / low) } else { (value - low) / (high - low) };
         HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
     }
 
@@ -359,13 +361,24 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(run).map(mean).collect()
 }
 
+/// 10ⁿ, the nearest f64: powers by multiplication differ between machines' libraries.
+fn power_of_ten(n: i32) -> f64 {
+    format!("1e{n}").parse().unwrap_or(f64::NAN)
+}
+
+/// The n with 10ⁿ ≤ x < 10ⁿ⁺¹, for x above 0.
+fn decade(x: f64) -> i32 {
+    let near = (ln_f64(x) / std::f64::consts::LN_10).floor() as i32;
+    (near - 1..=near + 1).rev().find(|n| power_of_ten(*n) <= x).unwrap_or(near)
+}
+
 /// About `count` round numbers from `low` to `high`: 1, 2 or 5 times a power of ten apart.
 pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let raw = (high - low) / count as f64;
     if !(raw.is_finite() && raw > 0.0) {
         return Vec::new();
     }
-    let power = 10f64.powf(raw.log10().floor());
+    let power = power_of_ten(decade(raw));
     let step =
         [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
     let (from, to) = ((low / step).ceil() as i64, (high / step + 1e-9).floor() as i64);
@@ -374,9 +387,10 @@ pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
 
 /// Powers of ten, with 2 and 5 between them where they are few.
 pub(super) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let (from, to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let (from, last) = (decade(low), decade(high));
+    let to = if power_of_ten(last) < high { last + 1 } else { last };
     let digits: &[f64] = if to - from <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-    let all = (from..=to).flat_map(|e| digits.iter().map(move |d| d * 10f64.powi(e)));
+    let all = (from..=to).flat_map(|e| digits.iter().map(move |d| d * power_of_ten(e)));
     all.filter(|t| (low..=high).contains(t)).collect()
 }
 

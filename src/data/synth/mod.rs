@@ -11,7 +11,7 @@
 //! gradients, noise, patches of similar surfaces, lines, small vivid things, and at times whole bodies
 //! without a figure, which are background.
 //!
-//! An image is a function of (seed, index, size) alone: the same on every machine, in any order, with
+//! An image is a function of (seed, index, size, share of typical surfaces) alone: the same on every machine, in any order, with
 //! any number of threads.
 
 mod canvas;
@@ -41,11 +41,14 @@ pub struct SynthOptions {
     pub seed: u64,
     /// Side of the square pictures in pixels, 64 to 1024.
     pub size: usize,
+    /// Of 100 objects that show their part, how many have a surface typical of their class; the others'
+    /// bodies tell nothing.
+    pub typical: u8,
 }
 
 impl Default for SynthOptions {
     fn default() -> Self {
-        Self { images: 400, seed: 0, size: 128 }
+        Self { images: 400, seed: 0, size: 128, typical: 97 }
     }
 }
 
@@ -59,6 +62,10 @@ impl SynthOptions {
         if !(2..=1_000_000).contains(&self.images) {
             return Err(Error::invalid(format!("{} images to generate", self.images))
                 .remedy("choose 2 to 1000000, so that both lists have some"));
+        }
+        if self.typical > 100 {
+            return Err(Error::invalid(format!("{} % of bodies with a typical surface", self.typical))
+                .remedy("choose 0 to 100"));
         }
         Ok(())
     }
@@ -100,7 +107,7 @@ pub fn render(options: &SynthOptions, index: usize) -> Scene {
     let size = options.size;
     let mut random = Stream::new(options.seed, Purpose::Synthesis, 0, index as u64);
     let layout = layout::random_layout(&mut random, size);
-    let image = scene::paint(&mut random, &layout, size);
+    let image = scene::paint(&mut random, &layout, size, f32::from(options.typical) / 100.0);
 
     let classes: Vec<u8> = layout.objects.iter().map(|o| o.part.class as u8 + 1).collect();
     let class_of = |owner: u8| if owner == layout::NOBODY { 0 } else { classes[usize::from(owner)] };

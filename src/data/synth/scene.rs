@@ -10,10 +10,6 @@ use super::texture::Texture;
 use crate::formats::image::RgbImage;
 use crate::rng::Stream;
 
-/// How often a body that shows its part has a surface typical of its class; the others' are random. So a
-/// body hints at its class, and only a part tells it.
-const TYPICAL: f32 = 0.9;
-
 /// How often a body that belongs to the background has a surface typical of some class.
 const TYPICAL_LOOK_ALIKE: f32 = 0.1;
 
@@ -25,15 +21,17 @@ struct Light {
     shadow: f32,
 }
 
-/// Paints a layout.
-pub(super) fn paint(random: &mut Stream, layout: &Layout, size: usize) -> RgbImage {
+/// Paints a layout. `typical` is the chance that a body which shows its part has a surface typical of its
+/// class; the others' are random.
+pub(super) fn paint(random: &mut Stream, layout: &Layout, size: usize, typical: f32) -> RgbImage {
     let unit = size as f32 / 128.0;
     let mut canvas = background(random, size, unit);
     clutter(random, &mut canvas, unit);
     let light = Light { towards: direction(random), shadow: random.range(0.1, 0.32) };
     look_alikes(random, &mut canvas, &light, unit);
     for object in &layout.objects {
-        paint_object(random, &mut canvas, object, &light, unit);
+        let class = (!object.marked || random.chance(typical)).then_some(object.part.class);
+        paint_object(random, &mut canvas, object, class, &light, unit);
     }
     if let Some(bar) = &layout.occluder {
         let texture = Texture::random(random, unit);
@@ -149,10 +147,17 @@ fn look_alikes(random: &mut Stream, canvas: &mut Canvas, light: &Light, unit: f3
     }
 }
 
-fn paint_object(random: &mut Stream, canvas: &mut Canvas, object: &Object, light: &Light, unit: f32) {
+/// Paints an object whose surface is typical of a class, or any.
+fn paint_object(
+    random: &mut Stream,
+    canvas: &mut Canvas,
+    object: &Object,
+    typical: Option<usize>,
+    light: &Light,
+    unit: f32,
+) {
     cast_shadow(canvas, &object.body, |x, y| object.distance(x, y), light, unit);
     let part = &object.part;
-    let typical = (!object.marked || random.chance(TYPICAL)).then_some(part.class);
     let texture = paint_body(random, canvas, &object.body, typical, light, unit);
     canvas.paint(part.centre, 1.5 * part.radius, |x, y| {
         let d = part.distance(x, y);

@@ -25,7 +25,7 @@ fn draw_the_contact_sheet() {
         [40, 190, 90],
         [60, 215, 225],
     ];
-    let options = SynthOptions { images: 10, seed: 2, size: 96 };
+    let options = SynthOptions { images: 10, seed: 2, size: 96, ..Default::default() };
     let (columns, rows, side) = (5, 2, options.size);
     let (width, height) = (columns * side, rows * 2 * side);
     let mut sheet = vec![0u8; width * height * 3];
@@ -76,7 +76,7 @@ fn pixels_are_the_same_everywhere() {
     assert_ne!(render(&options(2, 8), 0).image, scene.image);
 }
 
-const KNOWN_IMAGE: u64 = 9_820_329_498_658_868_352;
+const KNOWN_IMAGE: u64 = 16_125_365_203_232_091_391;
 const KNOWN_MASK: u64 = 1_401_430_291_989_429_204;
 
 #[test]
@@ -136,9 +136,9 @@ fn tags_masks_and_parts_agree() {
 }
 
 #[test]
-fn bodies_hint_at_the_class_and_do_not_tell_it() {
+fn bodies_tell_the_class_often_and_not_surely() {
     // The mean colour of each single object's body, given to the class whose mean is nearest (its own
-    // object left out): better than chance (1 in 6), far from certain.
+    // object left out): far better than chance (1 in 6), not certain.
     let options = options(300, 11);
     let mut samples: Vec<(usize, [f64; 3])> = Vec::new();
     for index in 0..options.images {
@@ -169,13 +169,13 @@ fn bodies_hint_at_the_class_and_do_not_tell_it() {
         })
         .count();
     let share = right as f64 / samples.len() as f64;
-    assert!((0.3..0.85).contains(&share), "{share:.2} of {} bodies told by colour", samples.len());
+    assert!((0.6..0.95).contains(&share), "{share:.2} of {} bodies told by colour", samples.len());
 }
 
 #[test]
 fn sizes_scale_and_limits_hold() {
     for size in [64, 97, 256] {
-        let scene = render(&SynthOptions { images: 2, seed: 1, size }, 0);
+        let scene = render(&SynthOptions { images: 2, seed: 1, size, ..Default::default() }, 0);
         assert_eq!((scene.image.width, scene.image.pixels.len()), (size, size * size * 3));
         assert!(scene.mask.labels.iter().any(|&l| l > 0));
     }

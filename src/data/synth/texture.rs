@@ -35,10 +35,11 @@ impl Texture {
         Self::new(random, pattern, hue, saturation, unit)
     }
 
-    /// A surface that is typical of a class: within a twelfth of the colour circle of the class's hue, in
-    /// the class's pattern.
+    /// A surface that is typical of a class: within a quarter of a class's share of the colour circle of
+    /// the class's hue, in the class's pattern. So hues of different classes do not meet: half of the
+    /// circle is between them.
     pub fn typical(random: &mut Stream, class: usize, unit: f32) -> Self {
-        let hue = (class as f32 + random.range(-0.5, 0.5)) / CLASSES.len() as f32;
+        let hue = (class as f32 + random.range(-0.25, 0.25)) / CLASSES.len() as f32;
         let saturation = random.range(0.25, 0.5);
         Self::new(random, PATTERNS[class % 4], (hue + 1.0) % 1.0, saturation, unit)
     }

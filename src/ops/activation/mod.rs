@@ -18,7 +18,7 @@ pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
 
 /// ELU with α = 1: x for x > 0, eˣ − 1 below (Clevert et al. 2016). The slope below 0 is eˣ = y + 1.
 pub fn elu(tape: &mut Tape, x: &Var) -> Result<Var> {
-    let y = map(x.value(), |v| if v > 0.0 { v } else { v.exp_m1() })?;
+    let y = map(x.value(), |v| if v > 0.0 { v } else { crate::math::exp_m1(v) })?;
     let kept = y.clone();
     Ok(tape.record("elu", y, &[x], move |mut gradient| {
         scale_by(&mut gradient, &kept, |y| if y > 0.0 { 1.0 } else { y + 1.0 });

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::image::IGNORE;
+use crate::math;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -215,7 +216,8 @@ pub fn affinities(features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
             for y in ys {
                 for x in xs.clone() {
                     let (i, j) = (y * w + x, (y + offset.0) * w + x.wrapping_add_signed(offset.1));
-                    plane[i] = (-factor * distance(&features[i * k..][..k], &features[j * k..][..k])).exp();
+                    plane[i] =
+                        math::exp(-factor * distance(&features[i * k..][..k], &features[j * k..][..k]));
                 }
             }
         });
@@ -269,12 +271,12 @@ pub fn affinity_loss(
     let mut distances = vec![f32::NAN; n * planes * h * w];
     let data = features.value().data();
     let negative_loss = |d: f32| match form {
-        LossForm::Paper => -f64::from(-(-d.max(SMALLEST)).exp_m1()).ln(),
-        LossForm::Psa => -f64::from(PSA_EPSILON - (-d).exp_m1()).ln(),
+        LossForm::Paper => -math::ln_f64(f64::from(-math::exp_m1(-d.max(SMALLEST)))),
+        LossForm::Psa => -math::ln_f64(f64::from(PSA_EPSILON - math::exp_m1(-d))),
     };
     let positive_loss = |d: f32| match form {
         LossForm::Paper => f64::from(d),
-        LossForm::Psa => -f64::from((-d).exp() + PSA_EPSILON).ln(),
+        LossForm::Psa => -math::ln_f64(f64::from(math::exp(-d) + PSA_EPSILON)),
     };
     let sums: Vec<[(f64, u64); 3]> = distances
         .par_chunks_mut((h * w).max(1))
@@ -324,10 +326,10 @@ pub fn affinity_loss(
         let of_distance = match (kind, form) {
             // d(−log(1 − e⁻ᵈ))/dd = −1/(eᵈ − 1)
             (2, LossForm::Paper) if d < SMALLEST => 0.0,
-            (2, LossForm::Paper) => -1.0 / d.exp_m1(),
-            (2, LossForm::Psa) => -(-d).exp() / (PSA_EPSILON - (-d).exp_m1()),
+            (2, LossForm::Paper) => -1.0 / math::exp_m1(d),
+            (2, LossForm::Psa) => -math::exp(-d) / (PSA_EPSILON - math::exp_m1(-d)),
             (_, LossForm::Paper) => 1.0,
-            (_, LossForm::Psa) => (-d).exp() / ((-d).exp() + PSA_EPSILON),
+            (_, LossForm::Psa) => math::exp(-d) / (math::exp(-d) + PSA_EPSILON),
         };
         weights[kind] * factor * of_distance
     };

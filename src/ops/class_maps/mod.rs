@@ -46,7 +46,7 @@ pub fn with_background(maps: &Tensor, alpha: f32) -> Result<Tensor> {
     let mut out = Vec::with_capacity((l + 1) * h * w);
     out.extend((0..h * w).map(|p| {
         let strongest = (0..l).fold(0f32, |m, c| m.max(maps.data()[c * h * w + p]));
-        (1.0 - strongest).max(0.0).powf(alpha)
+        crate::math::powf((1.0 - strongest).max(0.0), alpha)
     }));
     out.extend_from_slice(maps.data());
     Tensor::new(&[l + 1, h, w], out)

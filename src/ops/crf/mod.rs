@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::image::RgbImage;
+use crate::math;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 use lattice::Lattice;
@@ -187,7 +188,7 @@ impl DenseCrf {
             return Err(Error::invalid("the CRF's scores have values that are not finite"));
         }
         let n = h * w;
-        let log_p = |label: usize, pixel: usize| scores.data()[label * n + pixel].clamp(1e-5, 1.0).ln();
+        let log_p = |label: usize, pixel: usize| math::ln(scores.data()[label * n + pixel].clamp(1e-5, 1.0));
         // Pixel by pixel, a multiple of four labels each, so that a pixel's labels fill vectors.
         let planes: Vec<f32> = match labels {
             1..=4 => transpose(&self.mean_field::<4>(labels, log_p), labels),
@@ -258,7 +259,7 @@ fn softmax<const C: usize>(row: &mut [f32; C], labels: usize) {
     let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     let mut sum = 0f32;
     for v in row.iter_mut() {
-        *v = (*v - largest).exp();
+        *v = math::exp(*v - largest);
         sum += *v;
     }
     row.iter_mut().for_each(|v| *v /= sum);

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use crate::formats::image::IGNORE;
+use crate::math;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -30,9 +31,9 @@ pub fn multi_label_soft_margin(tape: &mut Tape, logits: &Var, targets: &Tensor) 
     let mut slope = Vec::with_capacity(count);
     for (&s, &t) in logits.value().data().iter().zip(targets.data()) {
         let (s, t) = (f64::from(s), f64::from(t));
-        let tail = (-s.abs()).exp();
+        let tail = math::exp_f64(-s.abs());
         // With the target folded into the first part, a confident right answer keeps its small loss.
-        sum += if s > 0.0 { (1.0 - t) * s } else { -t * s } + tail.ln_1p();
+        sum += if s > 0.0 { (1.0 - t) * s } else { -t * s } + math::ln_1p_f64(tail);
         let sigmoid = if s > 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) };
         slope.push(((sigmoid - t) / count as f64) as f32);
     }
@@ -65,7 +66,7 @@ fn softmax_row(row: &mut [f32]) {
     let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     let mut sum = 0f32;
     for v in row.iter_mut() {
-        *v = (*v - largest).exp();
+        *v = math::exp(*v - largest);
         sum += *v;
     }
     row.iter_mut().for_each(|v| *v /= sum);
@@ -104,8 +105,8 @@ pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u8]) -> Re
                 }
                 let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
                 let at_label = row[usize::from(label)] - largest;
-                let total: f64 = row.iter().map(|v| f64::from((v - largest).exp())).sum();
-                sum += total.ln() - f64::from(at_label);
+                let total: f64 = row.iter().map(|v| f64::from(math::exp(v - largest))).sum();
+                sum += math::ln_f64(total) - f64::from(at_label);
                 softmax_row(row);
                 row[usize::from(label)] -= 1.0;
             }

@@ -86,7 +86,7 @@ impl Transition {
                     let (i, j) = (y * w + x, (y + dy) * w + x.wrapping_add_signed(dx));
                     let weight = plane[i].min(1.0);
                     if !plane[i].is_nan() {
-                        let weight = weight.powf(beta);
+                        let weight = crate::math::powf(weight, beta);
                         ahead[i] = weight;
                         behind[j] = weight;
                     }
