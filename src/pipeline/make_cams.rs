@@ -193,7 +193,7 @@ mod tests {
             let maps = ClassMaps {
                 classes: vec!["cat".into()],
                 maps: Tensor::new(&[1, 2, 2], values.to_vec()).unwrap(),
-                image_size: (2, 2),
+                image_size: Some((2, 2)),
             };
             cams::write_npy(&path, &maps, &[7]).unwrap();
             read_class_maps(&path, &Classes::voc(), size.0, size.1).map(|(maps, labels)| {

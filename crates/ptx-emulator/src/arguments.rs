@@ -100,6 +100,9 @@ enum Start {
     File(String),
 }
 
+/// A buffer's address and bytes.
+pub(crate) type Placed = (u64, u64);
+
 /// A parsed `SPEC`.
 #[derive(Debug)]
 pub(crate) struct Argument {
@@ -142,7 +145,7 @@ impl Argument {
     }
 
     /// The parameter's bytes, and for buffers their address and length, allocated in `memory`.
-    pub(crate) fn place(self, memory: &mut Memory) -> Result<(Vec<u8>, Option<(u64, u64)>), String> {
+    pub(crate) fn place(self, memory: &mut Memory) -> Result<(Vec<u8>, Option<Placed>), String> {
         let kind = self.kind;
         let (count, start) = match self.what {
             What::Value(bytes) => return Ok((bytes, None)),

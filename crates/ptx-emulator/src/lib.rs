@@ -24,6 +24,32 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What is modelled
+//!
+//! PTX 6.3 to 8.x as clang emits it: integer, f32, f64, f16 and bf16 arithmetic (packed too) and conversions with the roundings
+//! that PTX states; predicates, divergence and reconvergence at immediate post-dominators; global, constant, shared (static
+//! and dynamic), local and parameter memory, generic addresses; calls of functions in the module (expanded in place; no
+//! recursion, no calls through pointers); atomics; shuffles, votes, matches, reductions; barriers, named ones and those of a
+//! part of the block; `cp.async` with groups; `ldmatrix`, `stmatrix`, `mma` (f16, bf16, tf32, f64, 8-bit integers). What is
+//! not known, `mbarrier`, bulk copies, clusters and `wgmma` among it, is an error of [`Module::parse`] with its line.
+//!
+//! # What is not
+//!
+//! - PTX is not what a GPU executes: the assembler reorders, fuses and drops instructions, and gives registers. Counts are of
+//!   the PTX as written.
+//! - Memory is sequentially consistent: a missing fence shows as a finding of the race checks, not as a stale value.
+//! - Lanes of a warp run in step. Lanes of one warp that wait for each other (a lock taken per lane) wait for ever here, as on
+//!   GPUs before compute capability 7.0; the instruction limit ends them.
+//! - Approximate functions (`ex2`, `lg2`, `sin`, `cos`, `rcp`, `rsqrt`, `sqrt`, `tanh`, `div.full`) are correctly rounded or
+//!   nearly so; GPUs compute other last digits. `mma` adds products one by one in f32; tensor cores do not.
+//! - There is no time: `%clock` reads 0, `nanosleep` returns at once.
+//! - Races are found by which accesses nothing orders, on one execution: data that decide who accesses what may hide others.
+//!   A write that leaves the bytes as they are is no race. Times of accesses to global memory are kept for the first 32,766
+//!   barriers of a block; races between its warps after that are not found. Block numbers are kept modulo 2²⁵.
+//! - `cp.async` groups are kept for each warp, not for each lane.
+//!
+//! PTX that NVIDIA's compilers made may be under a licence that restricts what may be done with it; clang's is not.
 
 mod check;
 mod code;

@@ -5,7 +5,7 @@ mod arguments;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use arguments::Argument;
+use arguments::{Argument, Placed};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ptx_emulator::{Checks, Gpu, KernelInfo, Launch, Memory, Module, Options, Report, report};
 
@@ -191,7 +191,7 @@ fn print(run: &Run, result: &Report, gpu: &Gpu) {
     }
 }
 
-fn write_dump(dump: &str, buffers: &[Option<(u64, u64)>], memory: &Memory) -> Result<(), String> {
+fn write_dump(dump: &str, buffers: &[Option<Placed>], memory: &Memory) -> Result<(), String> {
     let (index, file) = dump.split_once(':').ok_or_else(|| format!("--dump {dump}: INDEX:FILE expected"))?;
     let index: usize = index.parse().map_err(|_| format!("--dump {dump}: `{index}` is no number"))?;
     let (address, bytes) = buffers

@@ -92,13 +92,27 @@ fn rival(word: u64, wrote: bool) -> Rival {
     Rival { block: block_of(word).wrapping_sub(1), warp: warp_of(word), wrote, inst }
 }
 
+/// So many empty cells, untouched by this process until they are used.
+fn zeroed(count: usize) -> Box<[Cell]> {
+    // A slice of cells cannot exceed the address space: allocations have fewer than 2³⁵ bytes.
+    let layout = std::alloc::Layout::array::<Cell>(count).expect("the layout fits the address space");
+    // SAFETY: there is at least one cell, so the layout is not empty; a cell is two atomic integers, for which all zeros is a
+    // value; the box frees with the same layout.
+    unsafe {
+        let first = std::alloc::alloc_zeroed(layout).cast::<Cell>();
+        if first.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        Box::from_raw(std::ptr::slice_from_raw_parts_mut(first, count))
+    }
+}
+
 impl Shadow {
     pub fn new(bytes: u64, grain: u32) -> Self {
         let shift = grain.trailing_zeros();
         let count = (bytes >> shift) as usize + 1;
         // Zeroed pages come from the system without being touched: memory is taken only where kernels go.
-        // SAFETY: a cell is two atomic integers, for which all zeros is a value.
-        let cells = unsafe { Box::<[Cell]>::new_zeroed_slice(count).assume_init() };
+        let cells = zeroed(count);
         Self { cells, shift, raced: AtomicBool::new(false) }
     }
 
@@ -124,13 +138,16 @@ impl Shadow {
             let mine = if write { w } else { r };
             // The usual cases: a read of what nobody writes, by anybody; an access to what only this warp touches.
             let alone = |x: u64| x == 0 || (x & !MANY) >> WARP_SHIFT == s.word >> WARP_SHIFT && x & MANY == 0;
-            if alone(w) && (!write || alone(r)) {
-                if mine == 0 || alone(mine) {
-                    if mine != s.word {
-                        put(if write { &cell.writer } else { &cell.reader }, s);
-                    }
-                    continue;
+            if alone(w) && (!write || alone(r)) && alone(mine) {
+                if mine != s.word {
+                    put(if write { &cell.writer } else { &cell.reader }, s);
                 }
+                continue;
+            }
+            // What many blocks read and none writes: nothing new, as long as a lower block is on record.
+            let lower = block_of(r) < s.block || r & !MANY == s.word;
+            if !write && w == 0 && r & MANY != 0 && lower && order.sync.is_none() {
+                continue;
             }
             let rival = self.judge(cell, s, order, (w, r), write, &same);
             found = found.or(rival);
@@ -153,9 +170,9 @@ impl Shadow {
         for (x, wrote) in others.into_iter().filter(|(x, wrote)| *x != 0 && (write || *wrote)) {
             let unordered = if block_of(x) == s.block {
                 let mine = time_of(x) == 0 || order.clock.ordered(s.warp, warp_of(x), time_of(x));
-                !mine && !(write && same())
+                !(mine || write && same())
             } else if let Some(sync) = order.sync {
-                !sync.ordered(s.block, block_of(x), time_of(x)) && !(write && same())
+                !(sync.ordered(s.block, block_of(x), time_of(x)) || write && same())
             } else {
                 false
             };

@@ -75,6 +75,9 @@ impl<'a> Decoder<'a> {
         let mut acquires = false;
         while let Some(order) = op.one_of(&SEEN) {
             flags |= SYNC;
+            if matches!(order.as_str(), "release" | "acq_rel" | "sc") {
+                flags |= atomic::FENCED;
+            }
             acquires |= order != "volatile" || !is_store;
         }
         op.one_of(&SCOPES);

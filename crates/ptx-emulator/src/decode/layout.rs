@@ -58,11 +58,16 @@ impl Layout {
                 out.dynamic.insert(v.name.clone());
                 return;
             }
+            // More than any GPU has: said so when the kernel is decoded.
+            if v.bytes > u64::from(u32::MAX / 4) || out.shared_end > u32::MAX / 4 {
+                out.natural_shared = u32::MAX;
+                return;
+            }
             let start = exactly(if out.shared_end == 0 { 0 } else { out.shared_end + GAP }, v.align);
             out.shared.insert(key, start);
             out.shared_end = start + v.bytes as u32;
             out.ranges.push((start, out.shared_end));
-            out.natural_shared = out.natural_shared.next_multiple_of(v.align) + v.bytes as u32;
+            out.natural_shared = out.natural_shared.next_multiple_of(v.align).saturating_add(v.bytes as u32);
         };
         for v in text.variables.iter().filter(|v| v.home == Home::Shared && named.contains(&v.name)) {
             place(&mut out, (String::new(), 0, v.name.clone()), v);
@@ -96,7 +101,7 @@ impl Layout {
     /// Room for a variable in local memory.
     pub fn take_local(&mut self, bytes: u64, align: u32) -> u32 {
         let start = self.local.next_multiple_of(align.max(1));
-        self.local = start + bytes as u32;
+        self.local = start.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)).min(u32::MAX / 2);
         start
     }
 }

@@ -26,6 +26,9 @@ const DEEPEST: usize = 32;
 /// Instructions of one kernel after expansion, at most.
 const LONGEST: usize = 1 << 20;
 
+/// Local memory of a thread in bytes, at most (CUDA C++ Programming Guide, "Technical Specifications").
+const LARGEST_LOCAL: u32 = 512 << 10;
+
 /// What is wrong with an instruction; its place is added by the caller.
 pub(crate) type Result<T> = std::result::Result<T, String>;
 
@@ -122,6 +125,11 @@ impl<'a> Decoder<'a> {
             ..self.note.clone()
         };
         self.push(exit);
+        if self.layout.local > LARGEST_LOCAL || self.layout.natural_shared == u32::MAX {
+            let place =
+                Statement { place: function.place, ..function.body.first().cloned().unwrap_or_default() };
+            return Err(Box::new((place, "the kernel's variables exceed what a GPU has".to_owned())));
+        }
         self.finish();
         let code = std::mem::take(&mut self.code);
         let info = KernelInfo {

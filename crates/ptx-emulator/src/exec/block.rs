@@ -225,10 +225,14 @@ impl Room {
 }
 
 /// Runs blocks one after the other.
-pub(crate) fn run_blocks(launch: &Launched<'_>, room: &mut Room, blocks: &[u64]) -> Worker {
+pub(crate) fn run_blocks(
+    launch: &Launched<'_>,
+    room: &mut Room,
+    blocks: impl Iterator<Item = u64>,
+) -> Worker {
     let mut worker = new_worker(launch);
     for number in blocks {
-        room.start(launch, *number);
+        room.start(launch, number);
         worker.blocks += 1;
         worker.warps += room.warps.len() as u64;
         loop {

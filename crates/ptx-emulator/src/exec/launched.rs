@@ -1,7 +1,7 @@
 //! What all blocks of a launch share.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 
 use super::Cx;
 use crate::check::global::Shadow;
@@ -18,6 +18,8 @@ pub(crate) struct View {
     pub freed: bool,
     /// One bit a byte; null where all bytes are known to be written.
     pub written: *const AtomicU8,
+    /// Set when bytes are written; null with `written`.
+    pub touched: *const AtomicBool,
     /// Who accessed which bytes during the launch.
     pub shadow: OnceLock<Shadow>,
 }
@@ -73,6 +75,7 @@ impl<'a> Launched<'a> {
                     pointer: b.pointer(),
                     freed: b.is_freed(),
                     written: if b.is_complete() { std::ptr::null() } else { b.written_bits().as_ptr() },
+                    touched: if b.is_complete() { std::ptr::null() } else { b.touched() },
                     shadow: OnceLock::new(),
                 }
             })
@@ -113,7 +116,7 @@ impl<'a> Launched<'a> {
     }
 
     /// The device address of a host address inside a mapping; other addresses stay as they are.
-    pub fn from_host(&self, address: u64) -> u64 {
+    pub fn to_device(&self, address: u64) -> u64 {
         for (first, bytes, device) in &self.host {
             if address.wrapping_sub(*first) < *bytes {
                 return device + (address - first);

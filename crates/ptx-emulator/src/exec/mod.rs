@@ -45,21 +45,24 @@ pub(crate) fn run(
     let code = &data.codes[index];
     let launched = Launched::new(launch, code, module, memory);
     let count = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-    let order = block_order(count, launch.options.seed);
+    let order = launch.options.seed.map(|seed| shuffled(count, seed));
+    let block = |i: u64| order.as_ref().map_or(i, |o| o[i as usize]);
     let worker = if launch.options.cooperative {
         block::run_together(&launched, count)
     } else if launch.options.parallel && !code.ordered && count > 1 {
         // Small chunks, so that threads finish together; what they gather is merged, which does not depend on the split.
-        let chunk = (count as usize / (rayon::current_num_threads() * 8)).clamp(1, 256);
-        order
-            .par_chunks(chunk)
+        let chunk = (count / (rayon::current_num_threads() as u64 * 8)).clamp(1, 256);
+        (0..count.div_ceil(chunk))
+            .into_par_iter()
             .map_init(
                 || block::Room::new(&launched),
-                |room, blocks| block::run_blocks(&launched, room, blocks),
+                |room, c| {
+                    block::run_blocks(&launched, room, (c * chunk..count.min((c + 1) * chunk)).map(block))
+                },
             )
             .reduce(Worker::default, Worker::merge)
     } else {
-        block::run_blocks(&launched, &mut block::Room::new(&launched), &order)
+        block::run_blocks(&launched, &mut block::Room::new(&launched), (0..count).map(block))
     };
     let stopped = worker.stop.map(|stop| match stop {
         RunError::Deadlock => Stop::Deadlock,
@@ -68,12 +71,10 @@ pub(crate) fn run(
     Ok(collect::report(launch, &launched, module.module().name(), worker, stopped))
 }
 
-/// Numbers of blocks in the order in which they run.
-fn block_order(count: u64, seed: Option<u64>) -> Vec<u64> {
+/// Numbers of blocks in a random order.
+fn shuffled(count: u64, seed: u64) -> Vec<u64> {
     let mut order: Vec<u64> = (0..count).collect();
-    if let Some(seed) = seed {
-        shuffle(&mut order, seed);
-    }
+    shuffle(&mut order, seed);
     order
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Buffer {
     written: Box<[AtomicU8]>,
     /// All bytes are written: `written` need not be asked.
     complete: AtomicBool,
+    /// Bytes were written since the last [`Buffer::refresh`].
+    touched: AtomicBool,
     freed: bool,
     host: bool,
 }
@@ -38,7 +40,8 @@ impl Buffer {
         let pointer = data.as_ptr().cast::<u8>().cast_mut();
         let complete = AtomicBool::new(bytes == 0);
         let written = written.into_boxed_slice();
-        Some(Self { base, bytes, pointer, data, written, complete, freed: false, host: false })
+        let touched = AtomicBool::new(false);
+        Some(Self { base, bytes, pointer, data, written, complete, touched, freed: false, host: false })
     }
 
     /// The host's own bytes.
@@ -51,6 +54,7 @@ impl Buffer {
             data: Box::default(),
             written: Box::default(),
             complete,
+            touched: AtomicBool::new(false),
             freed: false,
             host: true,
         }
@@ -95,9 +99,15 @@ impl Buffer {
         self.complete.load(Ordering::Relaxed)
     }
 
+    /// Set by whoever writes bytes.
+    pub fn touched(&self) -> &AtomicBool {
+        &self.touched
+    }
+
     /// Looks whether all bytes are written by now; done before a launch, so that most loads need not ask.
     pub fn refresh(&self) {
-        if !self.freed && !self.is_complete() && self.is_written(0, self.bytes) {
+        let changed = self.touched.swap(false, Ordering::Relaxed);
+        if changed && !self.freed && !self.is_complete() && self.is_written(0, self.bytes) {
             self.complete.store(true, Ordering::Relaxed);
         }
     }
@@ -121,6 +131,7 @@ impl Buffer {
         if self.is_complete() {
             return;
         }
+        *self.touched.get_mut() = true;
         let end = offset + from.len() as u64;
         let mut at = offset;
         while at < end {

@@ -322,7 +322,7 @@ impl Memory {
             return Err(MemoryError::Freed { address });
         }
         let offset = address.wrapping_sub(buffer.base());
-        let available = buffer.bytes().checked_sub(offset).unwrap_or(0);
+        let available = buffer.bytes().saturating_sub(offset);
         if offset > buffer.bytes() || bytes > available {
             return Err(MemoryError::OutOfBounds { address, bytes, available });
         }

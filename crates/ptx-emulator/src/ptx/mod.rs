@@ -95,7 +95,7 @@ pub(crate) struct Scope {
 }
 
 /// An instruction as written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Statement {
     pub place: Place,
     /// `.loc`: file number and line.

@@ -46,10 +46,11 @@ pub(crate) fn report(
             let (offset, bytes) = (race.offset, view.bytes);
             worker.report(key, (race.writer.block, race.writer.warp, 0), 1, || {
                 let other = match race.other {
-                    Some(o) => {
+                    Some(o) if o.block != race.writer.block => {
                         let [x, y, z] = launched.block_index(o.block);
-                        format!("another block reads them ({x}, {y}, {z}){}", launched.place(o.inst))
+                        format!("block ({x}, {y}, {z}) reads them{}", launched.place(o.inst))
                     }
+                    Some(o) => format!("other blocks read them as well as this one{}", launched.place(o.inst)),
                     None => "other blocks write them as well".to_owned(),
                 };
                 format!("writes bytes at offset {offset} of an allocation of {bytes} bytes; {other}; nothing orders blocks")

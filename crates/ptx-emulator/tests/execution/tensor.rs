@@ -52,3 +52,53 @@ fn product_of_16_by_8_by_32_bytes() {
         }
     }
 }
+
+/// A product whose operands are the same in all lanes: A = a, B = b everywhere, so each result is k·a·b + c.
+fn uniform(shape: &str, types: &str, a: &str, b: &str, c: &str, results: usize) -> Vec<u32> {
+    let body = format!(
+        "mov.b32 %r1, {a}; mov.b32 %r2, {b}; mov.b32 %r3, {c};
+         mma.sync.aligned.{shape}.row.col.{types} {{%r10{}}}, {{A}}, {{B}}, {{%r3{}}};
+         st.global.u32 [%a], %r10;",
+        (11..10 + results).map(|r| format!(", %r{r}")).collect::<String>(),
+        ", %r3".repeat(results - 1),
+    );
+    let registers = match (shape, types.contains("tf32")) {
+        ("m16n8k16", _) | ("m16n8k8", true) => (4, 2),
+        _ => (2, 1),
+    };
+    let list = |r: &str, n: usize| vec![r; n].join(", ");
+    let body = body.replace("{A}", &format!("{{{}}}", list("%r1", registers.0)));
+    run("", &body.replace("{B}", &format!("{{{}}}", list("%r2", registers.1))), 32, 32)
+}
+
+#[test]
+fn each_shape_adds_up_all_of_k() {
+    // 1.5 and −2 in each format, 1 in f32 and in pairs of f16.
+    let (a16, b16) = ("0x3e003e00", "0xc000c000");
+    let (abf, bbf) = ("0x3fc03fc0", "0xc000c000");
+    let (atf, btf) = ("0x3fc00000", "0xc0000000");
+    let one = "0x3f800000";
+    for (shape, k) in [("m16n8k16", 16.0), ("m16n8k8", 8.0)] {
+        let want = (1.0_f32 - 3.0 * k).to_bits();
+        assert!(
+            uniform(shape, "f32.f16.f16.f32", a16, b16, one, 4).iter().all(|x| *x == want),
+            "{shape} f16"
+        );
+        assert!(
+            uniform(shape, "f32.bf16.bf16.f32", abf, bbf, one, 4).iter().all(|x| *x == want),
+            "{shape} bf16"
+        );
+        let narrow = u32::from(ptx_emulator::f32_to_f16(1.0 - 3.0 * k)) * 0x1_0001;
+        assert!(
+            uniform(shape, "f16.f16.f16.f16", a16, b16, "0x3c003c00", 2).iter().all(|x| *x == narrow),
+            "{shape}"
+        );
+    }
+    for (shape, k) in [("m16n8k8", 8.0), ("m16n8k4", 4.0)] {
+        let want = (1.0_f32 - 3.0 * k).to_bits();
+        assert!(
+            uniform(shape, "f32.tf32.tf32.f32", atf, btf, one, 4).iter().all(|x| *x == want),
+            "{shape} tf32"
+        );
+    }
+}

@@ -169,7 +169,7 @@ fn sort_out(cx: &mut Cx<'_>, addresses: &Row64, bytes: u32) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let (mut outside, mut misaligned, mut freed) = (0_u32, 0_u32, 0_u32);
     for l in lanes(cx.mask) {
-        let address = launch.from_host(addresses[l]);
+        let address = launch.to_device(addresses[l]);
         let Some(index) = launch.view_of(address) else {
             outside |= 1 << l;
             continue;
@@ -195,7 +195,7 @@ fn sort_out(cx: &mut Cx<'_>, addresses: &Row64, bytes: u32) -> Vec<Group> {
             group.offsets[l] = offset;
         }
     }
-    let first = |mask: u32| launch.from_host(addresses[mask.trailing_zeros() as usize & 31]);
+    let first = |mask: u32| launch.to_device(addresses[mask.trailing_zeros() as usize & 31]);
     if outside != 0 {
         let address = first(outside);
         cx.report(FindingKind::OutOfBounds, Space::Global, outside, || match launch.view_of(address) {
@@ -327,28 +327,28 @@ pub(crate) fn wavefronts(offsets: &Row, mask: u32, bytes: u32) -> (u64, u64) {
     (taken, ideal)
 }
 
-/// Most words that lanes want from one bank.
+/// Most units that lanes want from one group of banks. A unit is an aligned access (4 bytes for smaller ones): accesses that
+/// are served together touch either the same banks or none in common, so units stand for their words.
 fn conflicts(offsets: &Row, mask: u32, bytes: u32) -> u64 {
-    let words = bytes.div_ceil(4);
+    let shift = bytes.clamp(4, 16).trailing_zeros();
+    let groups = (128 >> shift) - 1;
     let mut first = [u32::MAX; 32];
     let mut count = [0_u8; 32];
-    // Words beyond a bank's first.
-    let mut more = [0_u32; 128];
+    // Units beyond a group's first.
+    let mut more = [0_u32; 32];
     let mut n = 0;
     let mut most = 1;
     for l in lanes(mask) {
-        for k in 0..words {
-            let word = (offsets[l] >> 2) + k;
-            let bank = (word & 31) as usize;
-            if first[bank] == u32::MAX {
-                first[bank] = word;
-                count[bank] = 1;
-            } else if first[bank] != word && !more[..n].contains(&word) {
-                more[n] = word;
-                n += 1;
-                count[bank] += 1;
-                most = most.max(count[bank]);
-            }
+        let unit = offsets[l] >> shift;
+        let group = (unit & groups) as usize;
+        if first[group] == u32::MAX {
+            first[group] = unit;
+            count[group] = 1;
+        } else if first[group] != unit && !more[..n].contains(&unit) {
+            more[n] = unit;
+            n += 1;
+            count[group] += 1;
+            most = most.max(count[group]);
         }
     }
     u64::from(most)
@@ -384,6 +384,9 @@ mod tests {
         assert_eq!(wavefronts(&row(|l| 16 * l), !0, 16), (4, 4));
         assert_eq!(wavefronts(&row(|l| 128 * l), !0, 16), (32, 4));
         assert_eq!(wavefronts(&row(|l| 8 * l), !0, 8), (2, 2));
+        // Rows of 64 bytes, chunks exchanged by (row / 2): no conflicts.
+        assert_eq!(wavefronts(&row(|l| 64 * l + 16 * ((l / 2) & 3)), !0, 16), (4, 4));
+        assert_eq!(wavefronts(&row(|l| 64 * l), !0, 16), (16, 4));
         assert_eq!(wavefronts(&row(|l| 2 * l), !0, 2), (1, 1));
     }
 

@@ -95,6 +95,11 @@ pub(crate) fn mark_written(view: &View, group: &Group, bytes: u32) {
     if view.written.is_null() {
         return;
     }
+    // SAFETY: the flag lives in the allocation, which the launch has borrowed; it is there where the map is.
+    let touched = unsafe { &*view.touched };
+    if !touched.load(Relaxed) {
+        touched.store(true, Relaxed);
+    }
     for l in lanes(group.mask) {
         let offset = group.offsets[l];
         let want = bits(offset, bytes);

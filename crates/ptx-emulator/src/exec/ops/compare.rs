@@ -203,6 +203,12 @@ impl Float for Brain {
     }
 }
 
+/// One of them is NaN.
+#[inline(always)]
+fn unordered(a: f64, b: f64) -> bool {
+    a.is_nan() || b.is_nan()
+}
+
 /// A comparison of floats.
 pub(crate) trait Order {
     fn holds(a: f64, b: f64) -> bool;
@@ -220,19 +226,19 @@ macro_rules! orders {
 
 orders! {
     Eq = |a, b| a == b;
-    Ne = |a, b| a < b || a > b;
+    Ne = |a, b| a != b && !unordered(a, b);
     Lt = |a, b| a < b;
     Le = |a, b| a <= b;
     Gt = |a, b| a > b;
     Ge = |a, b| a >= b;
-    Equ = |a, b| !(a < b || a > b);
+    Equ = |a, b| a == b || unordered(a, b);
     Neu = |a, b| a != b;
-    Ltu = |a, b| !(a >= b);
-    Leu = |a, b| !(a > b);
-    Gtu = |a, b| !(a <= b);
-    Geu = |a, b| !(a < b);
-    Num = |a, b| !a.is_nan() && !b.is_nan();
-    Nan = |a, b| a.is_nan() || b.is_nan();
+    Ltu = |a, b| a < b || unordered(a, b);
+    Leu = |a, b| a <= b || unordered(a, b);
+    Gtu = |a, b| a > b || unordered(a, b);
+    Geu = |a, b| a >= b || unordered(a, b);
+    Num = |a, b| !unordered(a, b);
+    Nan = |a, b| unordered(a, b);
 }
 
 pub(crate) struct Of<O, F>(std::marker::PhantomData<(O, F)>);

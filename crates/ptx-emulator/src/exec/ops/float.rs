@@ -29,8 +29,8 @@ pub(crate) fn flush(x: u32, imm: i64) -> u32 {
 #[inline(always)]
 pub(crate) fn finish(x: f32, imm: i64) -> u32 {
     if imm & SAT != 0 {
-        // `max` and `min` return the number when the other is NaN.
-        return flush(x.max(0.0).min(1.0).to_bits() & 0x7fff_ffff, imm);
+        let clamped = if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+        return flush(clamped.to_bits() & 0x7fff_ffff, imm);
     }
     flush(bits32(x), imm)
 }

@@ -42,7 +42,7 @@ fn flush<N: Narrow>(x: u32, imm: i64) -> u32 {
 }
 
 fn finish<N: Narrow>(x: f64, imm: i64) -> u32 {
-    let x = if imm & SAT != 0 { x.max(0.0).min(1.0) } else { x };
+    let x = if imm & SAT != 0 { if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 } } else { x };
     let x = if imm & RELU != 0 && x < 0.0 { 0.0 } else { x };
     flush::<N>(soft::round_narrow(x, N::FORMAT, Rounding::Nearest), imm)
 }

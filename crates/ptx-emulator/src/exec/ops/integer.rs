@@ -384,6 +384,7 @@ pub(crate) fn insert(ty: &str) -> Option<Handler> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Map3;
     use super::*;
 
     #[test]

@@ -184,11 +184,11 @@ fn values(row: &Row, element: Element) -> [[f32; 32]; 2] {
     out
 }
 
-/// Products of f16, bf16 or tf32 matrices: d = a·b + c with 16 rows, 8 columns, k up to 16.
+/// Products of f16, bf16 or tf32 matrices: d = a·b + c with 16 rows, 8 columns, k of K, and PER values a register. All
+/// extents are constants, so that the loops over columns become vectors.
 #[inline(always)]
-unsafe fn product<const K: usize>(cx: &mut Cx<'_>, i: &Inst, shape: Shape) {
-    let per = shape.per_register();
-    let (na, nb, nc) = shape.registers();
+unsafe fn product<const K: usize, const PER: usize>(cx: &mut Cx<'_>, i: &Inst, shape: Shape) {
+    let (na, nb) = (K / (2 * PER), K / (4 * PER));
     let sources = &i.more[i.more_defs as usize..];
     let mut a = [[0.0_f32; K]; 16];
     let mut b = [[0.0_f32; 8]; K];
@@ -197,53 +197,71 @@ unsafe fn product<const K: usize>(cx: &mut Cx<'_>, i: &Inst, shape: Shape) {
     unsafe {
         for r in 0..na {
             // Registers alternate between rows g and g + 8, then go on in k.
-            let (down, right) = (r % 2 * 8, r / 2 * 4 * per);
+            let (down, right) = (r % 2 * 8, r / 2 * 4 * PER);
             let v = values(cx.get::<u32>(sources[r]), shape.a);
-            for l in 0..32 {
-                for h in 0..per {
-                    a[l / 4 + down][(l % 4) * per + right + h] = v[h][l];
+            for g in 0..8 {
+                let row = &mut a[g + down];
+                for t in 0..4 {
+                    for h in 0..PER {
+                        row[right + t * PER + h] = v[h][4 * g + t];
+                    }
                 }
             }
         }
         for r in 0..nb {
             let v = values(cx.get::<u32>(sources[na + r]), shape.b);
-            for l in 0..32 {
-                for h in 0..per {
-                    b[(l % 4) * per + r * 4 * per + h][l / 4] = v[h][l];
+            for t in 0..4 {
+                for h in 0..PER {
+                    let row = &mut b[(4 * r + t) * PER + h];
+                    for g in 0..8 {
+                        row[g] = v[h][4 * g + t];
+                    }
                 }
             }
         }
-        for r in 0..nc {
-            let row = cx.get::<u32>(sources[na + nb + r]);
-            for l in 0..32 {
-                let (g, t) = (l / 4, l % 4 * 2);
-                if shape.narrow {
-                    c[g + 8 * r][t] = soft::f16_to_f32(row[l] & 0xffff);
-                    c[g + 8 * r][t + 1] = soft::f16_to_f32(row[l] >> 16);
-                } else {
-                    c[g + r / 2 * 8][t + r % 2] = f32::from_bits(row[l]);
+        let sums = &sources[na + nb..];
+        if shape.narrow {
+            for r in 0..2 {
+                let v = values(cx.get::<u32>(sums[r]), Element::F16);
+                for l in 0..32 {
+                    c[l / 4 + 8 * r][l % 4 * 2] = v[0][l];
+                    c[l / 4 + 8 * r][l % 4 * 2 + 1] = v[1][l];
+                }
+            }
+        } else {
+            for r in 0..4 {
+                let row = cx.get::<u32>(sums[r]);
+                for l in 0..32 {
+                    c[l / 4 + r / 2 * 8][l % 4 * 2 + r % 2] = f32::from_bits(row[l]);
                 }
             }
         }
-        for k in 0..K {
-            for m in 0..16 {
+        for m in 0..16 {
+            let mut row = c[m];
+            for k in 0..K {
                 for n in 0..8 {
-                    c[m][n] = a[m][k].mul_add(b[k][n], c[m][n]);
+                    row[n] = a[m][k].mul_add(b[k][n], row[n]);
                 }
             }
+            c[m] = row;
         }
-        for r in 0..nc {
-            let mut row = [0_u32; 32];
-            for l in 0..32 {
-                let (g, t) = (l / 4, l % 4 * 2);
-                row[l] = if shape.narrow {
-                    let half = |x: f32| soft::f32_to_f16(x.to_bits());
-                    half(c[g + 8 * r][t]) | half(c[g + 8 * r][t + 1]) << 16
-                } else {
-                    soft::bits32(c[g + r / 2 * 8][t + r % 2])
+        if shape.narrow {
+            for r in 0..2 {
+                let half = |x: f32| soft::f32_to_f16(x.to_bits());
+                let pair = |l: usize| {
+                    let row = &c[l / 4 + 8 * r];
+                    half(row[l % 4 * 2]) | half(row[l % 4 * 2 + 1]) << 16
                 };
+                cx.put(i.more[r], &std::array::from_fn::<u32, 32, _>(pair));
             }
-            cx.put(i.more[r], &row);
+        } else {
+            for r in 0..4 {
+                let mut row = [0_u32; 32];
+                for l in 0..32 {
+                    row[l] = soft::bits32(c[l / 4 + r / 2 * 8][l % 4 * 2 + r % 2]);
+                }
+                cx.put(i.more[r], &row);
+            }
         }
     }
 }
@@ -253,10 +271,11 @@ handler! {
     mma |cx, i| {
         whole_warp(cx, i);
         let shape = Shape::unpack(i.imm);
-        match shape.k {
-            16 => product::<16>(cx, i, shape),
-            8 => product::<8>(cx, i, shape),
-            _ => product::<4>(cx, i, shape),
+        match (shape.k, shape.a) {
+            (16, _) => product::<16, 2>(cx, i, shape),
+            (8, Element::Tf32) => product::<8, 1>(cx, i, shape),
+            (8, _) => product::<8, 2>(cx, i, shape),
+            _ => product::<4, 1>(cx, i, shape),
         }
     }
 }

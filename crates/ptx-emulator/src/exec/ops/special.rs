@@ -48,7 +48,7 @@ fn exp2(x: f32) -> f32 {
         1.017_808_600_923_97e-7,
     ];
     // Beyond these the result is 0 or infinity in f32; NaN falls to the last line.
-    let clamped = f64::from(x).max(-160.0).min(160.0);
+    let clamped = f64::from(x).clamp(-160.0, 160.0);
     let whole = clamped.round_ties_even();
     let t = clamped - whole;
     let p = C.iter().rev().fold(0.0, |p, c| p * t + c);
