@@ -86,7 +86,7 @@ impl Walk {
         let (h, w) = walk::check(affinities, stencil, self.beta).map_err(|e| self.affinities_at_fault(e))?;
         walk::check_maps(maps, h, w).map_err(|e| self.maps_at_fault(e))?;
         let steps = self.steps as usize;
-        let rung = walk::cuda::choose(gpu, stencil, h, w, steps);
+        let rung = walk::cuda::choose(gpu, stencil, h, w);
         walk::cuda::walk(gpu, rung, affinities, stencil, self.beta, maps, steps)
     }
 

@@ -47,17 +47,17 @@ pub(crate) fn attribute(gpu: &Gpu, attribute: u32) -> Result<i32> {
     let int = |v: u32| i32::try_from(v).unwrap_or(i32::MAX);
     let khz = (gpu.clock_hz / 1e3) as i32;
     Ok(match attribute {
-        1 | 2 | 3 => int(gpu.threads_per_block), // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, _Y
-        4 => 64,                                 // MAX_BLOCK_DIM_Z
-        5 => i32::MAX,                           // MAX_GRID_DIM_X
-        6 | 7 => 65535,                          // MAX_GRID_DIM_Y, _Z
-        8 => int(gpu.shared_per_block_default),  // MAX_SHARED_MEMORY_PER_BLOCK
-        9 => 65536,                              // TOTAL_CONSTANT_MEMORY
-        10 => 32,                                // WARP_SIZE
-        11 => i32::MAX,                          // MAX_PITCH
+        1..=3 => int(gpu.threads_per_block), // MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X, _Y
+        4 => 64,                             // MAX_BLOCK_DIM_Z
+        5 => i32::MAX,                       // MAX_GRID_DIM_X
+        6 | 7 => 65535,                      // MAX_GRID_DIM_Y, _Z
+        8 => int(gpu.shared_per_block_default), // MAX_SHARED_MEMORY_PER_BLOCK
+        9 => 65536,                          // TOTAL_CONSTANT_MEMORY
+        10 => 32,                            // WARP_SIZE
+        11 => i32::MAX,                      // MAX_PITCH
         12 | 82 => int(gpu.registers_per_multiprocessor), // MAX_REGISTERS_PER_BLOCK, _PER_MULTIPROCESSOR
-        13 => khz,                               // CLOCK_RATE
-        14 => 512,                               // TEXTURE_ALIGNMENT
+        13 => khz,                           // CLOCK_RATE
+        14 => 512,                           // TEXTURE_ALIGNMENT
         15 | 19 | 31 | 41 => 1, // GPU_OVERLAP, CAN_MAP_HOST_MEMORY, CONCURRENT_KERNELS, UNIFIED_ADDRESSING
         16 => int(gpu.multiprocessors), // MULTIPROCESSOR_COUNT
         17 | 18 | 20 => 0,      // KERNEL_EXEC_TIMEOUT, INTEGRATED, COMPUTE_MODE
@@ -84,7 +84,7 @@ pub(crate) fn attribute(gpu: &Gpu, attribute: u32) -> Result<i32> {
         111 => int(gpu.shared_reserved_per_block), // RESERVED_SHARED_MEMORY_PER_BLOCK
         115 => 1,               // MEMORY_POOLS_SUPPORTED
         // Not there: managed memory, stream memory operations, virtual memory, interprocess handles, clusters, textures.
-        1..=130 => 0,
+        _ if (1..=130).contains(&attribute) => 0,
         _ => {
             return Err(Failure::new(
                 CUresult::ERROR_INVALID_VALUE,

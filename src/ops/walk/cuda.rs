@@ -7,7 +7,8 @@ use crate::ops::affinity::{Stencil, cuda::upload_offsets};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// The ladder, from plain to fast. Numbers are those of the work model; 0, 2 and 4 are not built.
+/// The ladder, from plain to fast. Numbers are those of the work model; 0, 2 and 4 are not built, and 5 (Chebyshev's
+/// polynomial, `walk_chebyshev_*` in the PTX) has no launcher until the emulator runs it without a finding.
 pub const LADDER: &[Rung] = &[
     Rung {
         number: 1,
@@ -25,22 +26,11 @@ pub const LADDER: &[Rung] = &[
         bound: "shared memory: 16 bytes a plane and pixel",
         takes: "grids whose two maps fit twice in a block's shared memory",
     },
-    Rung {
-        number: 5,
-        name: "chebyshev",
-        kernel: "walk_chebyshev_2_f32",
-        idea: "the polynomial x^t by Chebyshev's, stopped early",
-        bound: "shared memory, with a quarter of the steps at t = 256",
-        takes: "grids whose two maps fit twice in a block's shared memory",
-    },
 ];
 
 const STEP: u32 = 1;
-const CHEBYSHEV: u32 = 5;
 /// Maps that a block of the whole-walk kernels keeps.
 const WHOLE_MAPS: usize = 2;
-/// What Chebyshev's polynomial may leave out, of a map's range.
-const TRUNCATION: f64 = 1e-6;
 
 /// Dynamic shared memory of a whole-walk block: two buffers of the grid with its pads, in bytes.
 fn whole_shared(pixels: usize, pad: usize) -> usize {
@@ -67,48 +57,12 @@ fn pad(stencil: &Stencil, h: usize, w: usize) -> usize {
 }
 
 /// The fastest rung that takes a grid on a GPU.
-pub fn choose(gpu: &Gpu, stencil: &Stencil, height: usize, width: usize, steps: usize) -> &'static Rung {
-    let fits = whole_shared(height * width, pad(stencil, height, width)) <= gpu.shared_per_block() as usize;
-    match (fits, steps) {
-        (false, _) => &LADDER[0],
-        // Below, the polynomial has hardly fewer terms than there are steps.
-        (true, ..64) => &LADDER[1],
-        (true, _) => &LADDER[2],
-    }
-}
-
-/// Chebyshev coefficients of x^t up to where the rest is below [`TRUNCATION`]: c_k = 2^{1−t}·C(t, (t−k)/2) for t − k even,
-/// half of that for k = 0, 0 for odd. |T_k| ≤ 1 on [−1, 1], so the sum of what is left out bounds the error.
-fn coefficients(steps: usize) -> Vec<f32> {
-    // From the middle of Pascal's row outwards: each from the one before, so nothing over- or underflows early.
-    let t = steps as f64;
-    let mut value = 1.0;
-    for i in 1..=steps / 2 {
-        // C(t, ⌊t/2⌋) / 2^t, a factor at a time.
-        value *= (t - (steps / 2 - i) as f64) / i as f64 / 4.0;
-    }
-    if steps % 2 == 1 {
-        value /= 2.0;
-    }
-    let mut all = vec![0.0; steps + 1];
-    let mut left = 1.0;
-    for k in (steps % 2..=steps).step_by(2) {
-        // Now `value` = C(t, (t−k)/2) / 2^t.
-        let c = if k == 0 { value } else { 2.0 * value };
-        all[k] = c;
-        left -= c;
-        if left <= TRUNCATION {
-            all.truncate(k + 1);
-            break;
-        }
-        let half = (steps - k) as f64 / 2.0;
-        value *= half / (t - half + 1.0);
-    }
-    all.into_iter().map(|c| c as f32).collect()
+pub fn choose(gpu: &Gpu, stencil: &Stencil, height: usize, width: usize) -> &'static Rung {
+    let shared = whole_shared(height * width, pad(stencil, height, width));
+    if shared <= gpu.shared_per_block() as usize { &LADDER[1] } else { &LADDER[0] }
 }
 
 /// Tᵗ M of maps L×h×w on affinities P×h×w (or 1×P×h×w) on a GPU by one rung: copied there, computed, copied back.
-/// Chebyshev's rung leaves out at most 10⁻⁶ of a map's range, before rounding.
 ///
 /// # Errors
 /// As [`Transition`](super::Transition)'s; a grid that the rung does not take; the device's.
@@ -178,64 +132,23 @@ pub fn walk(
         |buffers: &[Argument], to_do: &[Argument]| [&*transition, buffers, &shape, to_do].concat();
     let whole =
         Geometry { grid: [count.div_ceil(WHOLE_MAPS) as u32, 1, 1], threads: 1024, shared: shared as u32 };
-    match rung.number {
-        STEP => {
-            let geometry =
-                Geometry { grid: [per_pixel(pixels), count.div_ceil(4) as u32, 1], threads: 256, shared: 0 };
-            let mut from = start;
-            for step in 0..steps {
-                if step > 0 {
-                    std::mem::swap(&mut from, &mut result);
-                }
-                let arguments = arguments(&[(&from).into(), (&result).into()], &[]);
-                // SAFETY: as above; source and target are different buffers.
-                unsafe { gpu.launch(rung.kernel, geometry, &arguments)? };
+    if rung.number == STEP {
+        let geometry =
+            Geometry { grid: [per_pixel(pixels), count.div_ceil(4) as u32, 1], threads: 256, shared: 0 };
+        let mut from = start;
+        for step in 0..steps {
+            if step > 0 {
+                std::mem::swap(&mut from, &mut result);
             }
+            let arguments = arguments(&[(&from).into(), (&result).into()], &[]);
+            // SAFETY: as above; source and target are different buffers.
+            unsafe { gpu.launch(rung.kernel, geometry, &arguments)? };
         }
-        CHEBYSHEV => {
-            let coefficients = coefficients(steps);
-            let degree = Argument::size(coefficients.len() - 1)?;
-            let coefficients = gpu.upload("the coefficients", &coefficients)?;
-            let buffers = [(&coefficients).into(), (&start).into(), (&result).into()];
-            // SAFETY: as above.
-            unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[degree]))? };
-        }
-        _ => {
-            let buffers: [Argument; 2] = [(&start).into(), (&result).into()];
-            let steps = Argument::size(steps)?;
-            // SAFETY: as above.
-            unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[steps]))? };
-        }
+    } else {
+        let buffers: [Argument; 2] = [(&start).into(), (&result).into()];
+        let steps = Argument::size(steps)?;
+        // SAFETY: as above.
+        unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[steps]))? };
     }
     Tensor::new(maps.shape(), gpu.download(&result)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Σ c_k T_k(x) against x^t, by the recurrence.
-    fn polynomial(c: &[f32], x: f64) -> f64 {
-        let (mut before, mut now) = (1.0, x);
-        let mut sum = f64::from(c[0]);
-        for c in &c[1..] {
-            sum += f64::from(*c) * now;
-            (before, now) = (now, 2.0 * x * now - before);
-        }
-        sum
-    }
-
-    #[test]
-    fn chebyshevs_polynomial_is_the_power() {
-        for steps in [1, 2, 3, 7, 64, 256, 1001] {
-            let c = coefficients(steps);
-            for x in [-1.0, -0.7, 0.0, 0.3, 0.99, 1.0f64] {
-                // Truncation, and rounding of up to 200 coefficients to f32.
-                let error = (polynomial(&c, x) - x.powi(steps as i32)).abs();
-                assert!(error < TRUNCATION + 200.0 * 6e-8, "t {steps}, x {x}: {error:e}");
-            }
-        }
-        // 4.9 standard deviations of the walk ±1 of 256 steps.
-        assert!((70..90).contains(&coefficients(256).len()), "{}", coefficients(256).len());
-    }
 }

@@ -416,7 +416,6 @@ unsafe fn launch(
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "the driver's own list")]
 unsafe extern "C" fn cuLaunchKernel(
     function: Handle,
     grid_x: c_uint,
@@ -438,7 +437,6 @@ unsafe extern "C" fn cuLaunchKernel(
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "the driver's own list")]
 unsafe extern "C" fn cuLaunchCooperativeKernel(
     function: Handle,
     grid_x: c_uint,
