@@ -1,6 +1,11 @@
 //! Single instructions against their definition: exact integers, exact reals rounded as IEEE 754 says, f64 for the
 //! approximate functions; over special values in all combinations and over random ones.
 
+#![expect(
+    clippy::type_complexity,
+    reason = "tables of an instruction's form and its rule, each read where it stands"
+)]
+
 mod approximate;
 mod compare;
 mod convert;
