@@ -108,7 +108,7 @@ fn some_of(ids: &[&str]) -> String {
 /// Scores a folder of label PNGs into `empty`, which says whether they may leave pixels undecided.
 ///
 /// # Errors
-/// As [`add_up`]; maps of another size than their mask, labels that are no class.
+/// Predictions that are missing, where that is refused; maps of another size than their mask, labels that are no class.
 pub fn score_labels(
     data: &Dataset,
     predictions: &Path,
