@@ -473,6 +473,8 @@ impl Config {
         c.crf.options.bilateral.sigma_xy = 20.0;
         c.walk = WalkConfig { beta: 8.0, steps: 24, background_alpha: 1.5, ..c.walk };
         c.segmentation.dilation = 2;
+        // Half of a picture of 128 is too small for its parts, and leaves most of the crop to padding.
+        c.segmentation.scale_range = [0.75, 1.25];
         c.segmentation.training =
             TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };
         c.segmentation.crf = true;
