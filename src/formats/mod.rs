@@ -13,6 +13,7 @@ mod exif;
 pub mod fuzzing;
 pub mod image;
 mod inspect;
+mod jpeg;
 pub mod label_png;
 mod mxnet;
 pub mod npy;

@@ -1,5 +1,6 @@
 """Writes the golden files. Run from anywhere: python tests/parity/generate.py [PART...]"""
 
+import io
 import pathlib
 import sys
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.numpy import save_file
 
+import jpeg
 import reference as ref
 import rule
 
@@ -240,10 +242,44 @@ def resizes():
     save("upsampling", out)
 
 
+def photographs():
+    """JPEG files and what Pillow, that is libjpeg-turbo, makes of them."""
+    files = {}
+    picture = Image.fromarray(rule.image("photograph", 23, 29))
+    variants = {
+        "full": {"subsampling": 0}, "half": {"subsampling": 1, "quality": 60}, "quarter": {"subsampling": 2},
+        "progressive": {"progressive": True, "subsampling": 2}, "coarse": {"quality": 3},
+        "restarts": {"restart_marker_blocks": 1}, "rgb": {"keep_rgb": True}, "fine": {"quality": 100, "subsampling": 0},
+    }
+    for name, options in variants.items():
+        files[name] = (picture, options)
+    files["grey"] = (picture.convert("L"), {"progressive": True})
+    files["inks"] = (picture.convert("CMYK"), {"quality": 90})
+    for w, h in [(1, 1), (2, 3), (5, 1), (4, 4)]:
+        files[f"{w}x{h}"] = (picture.crop((8, 8, 8 + w, 8 + h)), {"subsampling": 2})
+    encoded = {}
+    for name, (image, options) in files.items():
+        file = io.BytesIO()
+        image.save(file, "JPEG", **options)
+        encoded[name] = file.getvalue()
+    random = np.random.default_rng(3)
+    for name, factors, interleaved in [
+        ("upright", [(1, 2), (1, 1), (1, 1)], True), ("wide", [(4, 1), (1, 1), (1, 1)], True),
+        ("crossed", [(2, 2), (2, 1), (1, 2)], True), ("luma-halved", [(1, 1), (2, 2), (1, 1)], False),
+        ("apart", [(2, 2), (1, 1), (1, 1)], False), ("grey-of-four", [(2, 2)], True),
+    ]:
+        encoded[name] = jpeg.write(21, 19, factors, random, interleaved)
+    out = {}
+    for name, data in encoded.items():
+        out[f"{name}.file"] = np.frombuffer(data, np.uint8)
+        out[f"{name}.pixels"] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    save("photographs", out, np.uint8)
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    parts = [resizes, steps, losses, crf, labels, networks, segmentation, multi_scale, pseudo_labels, training]
+    parts = [photographs, resizes, steps, losses, crf, labels, networks, segmentation, multi_scale, pseudo_labels, training]
     # Names after the command make those parts alone.
     for part in [part for part in parts if part.__name__ in sys.argv[1:] or not sys.argv[1:]]:
         part()
