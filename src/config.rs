@@ -476,7 +476,7 @@ impl Config {
         // Half of a picture of 128 is too small for its parts, and leaves most of the crop to padding.
         c.segmentation.scale_range = [0.75, 1.25];
         c.segmentation.training =
-            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };
+            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(10, 96) };
         c.segmentation.crf = true;
         c
     }

@@ -7,6 +7,7 @@
 //! does not show in the result.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -130,14 +131,14 @@ impl Output {
     }
 }
 
-/// out[row][column] = bias[column] + Σ window[row][·] · weights[·][column].
+/// out[row][column] = bias[column] + Σ window[row][·] · weights[·][column]. Writes every column of every row.
 pub(super) fn product(
     isa: Isa,
     windows: &Windows,
     weights: &Packed,
     bias: Option<&[f32]>,
     placement: &Placement,
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
 ) {
     let (total, [_, count_y, count_x]) = (windows.rows(), windows.counts);
     if total == 0 || weights.columns == 0 {
@@ -170,7 +171,7 @@ pub(super) fn product(
     // Bias of each panel, with room for the last one's width.
     let mut start_values = bias.map_or_else(|| vec![0f32; weights.columns], <[f32]>::to_vec);
     start_values.resize(weights.columns + WIDEST, 0.0);
-    let output = Output(out.as_mut_ptr());
+    let output = Output(out.as_mut_ptr().cast());
     // As many chunks for each thread, none too large.
     let threads = rayon::current_num_threads();
     let chunks = total.div_ceil(threads * CHUNK_ROWS) * threads;

@@ -324,16 +324,28 @@ impl Buffers {
     fn pack_left(&mut self, factor: &Factor, block: Range<usize>, rows: Range<usize>, heights: [usize; 3]) {
         let count = block.len();
         self.left.resize(rows.len() * PIXEL_BLOCK, 0.0);
-        self.pixel.resize(rows.len() * PIXELS_AT_ONCE, 0.0);
-        for first in block.clone().step_by(PIXELS_AT_ONCE) {
-            let pixels = first..(first + PIXELS_AT_ONCE).min(block.end);
-            factor.copy(pixels.clone(), rows.clone(), &mut self.pixel, rows.len());
-            for (pixel, from) in pixels.zip(self.pixel.chunks_exact(rows.len())) {
-                let pixel = pixel - block.start;
-                for_each_tile(0..rows.len(), heights, |row, height| {
-                    let to = row * count + pixel * height;
-                    copy_run(&mut self.left[to..to + height], &from[row..row + height]);
-                });
+        let left = &mut self.left;
+        let mut deal = |pixel: usize, from: &[f32]| {
+            for_each_tile(0..rows.len(), heights, |row, height| {
+                let to = row * count + pixel * height;
+                copy_run(&mut left[to..to + height], &from[row..row + height]);
+            });
+        };
+        match factor {
+            Factor::Gradient(data, width) => {
+                for (at, pixel) in block.enumerate() {
+                    deal(at, &data[pixel * width..][rows.clone()]);
+                }
+            }
+            Factor::Windows(_) => {
+                self.pixel.resize(rows.len() * PIXELS_AT_ONCE, 0.0);
+                for at in (0..count).step_by(PIXELS_AT_ONCE) {
+                    let pixels = block.start + at..(block.start + at + PIXELS_AT_ONCE).min(block.end);
+                    factor.copy(pixels.clone(), rows.clone(), &mut self.pixel, rows.len());
+                    for (i, from) in self.pixel.chunks_exact(rows.len()).take(pixels.len()).enumerate() {
+                        deal(at + i, from);
+                    }
+                }
             }
         }
     }
