@@ -465,7 +465,7 @@ impl Config {
         c.cam.head = Preset::Psa;
         c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5];
-        c.cam.training = training(4, 128);
+        c.cam.training = training(3, 128);
         c.affinity_labels.alpha_strong = 1.0;
         c.affinity_labels.alpha_weak = 4.0;
         c.affinity.training = training(4, 96);
