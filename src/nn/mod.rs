@@ -12,7 +12,7 @@ use crate::tape::Var;
 use module::{Forward, Parameters};
 
 pub use affinity_net::AffinityNet;
-pub use cam_net::{CamHead, CamNet};
+pub use cam_net::{CamHead, CamNet, Classifier};
 pub use resnet38::{ResNet38, Taps};
 pub use segmentation_net::SegmentationNet;
 

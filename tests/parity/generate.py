@@ -1,6 +1,7 @@
-"""Writes the golden files. Run from anywhere: python tests/parity/generate.py"""
+"""Writes the golden files. Run from anywhere: python tests/parity/generate.py [PART...]"""
 
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import rule
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NETWORKS = (45, 83)  # not multiples of 8; a grid of 6×11, on which psa's border rule leaves 2×3 sources
 SCALES = (29, 43)  # times 0.5 and 1.5 both round half to even
+SEGMENTED = (112, 120)
 NARROW = 16
 
 
@@ -46,6 +48,19 @@ def networks():
         psa = preset == "psa"
         heads[f"{preset}.affinities"] = ref.affinities(features[0].numpy(), psa, "psa" if psa else "full")
     save("heads", heads)
+
+
+@torch.no_grad()
+def segmentation():
+    """The segmentation head on a grid of 14×15, which its dilation of 12 crosses in both directions."""
+    picture = rule.image("segmentation", *SEGMENTED)
+    net = ref.Net("segmentation", NARROW, dtype=torch.float64)
+    logits = net.scores(net.taps(ref.normalize(picture).double()))
+    p = F.softmax(F.interpolate(logits, SEGMENTED, mode="bilinear", align_corners=False), dim=1)
+    save("segmentation", {"logits": last(logits), "probabilities": last(p)[:, ::5, ::7]})
+    label = ref.segmentation(net, picture, [1.0, 0.75]).argmax(0).astype(np.uint8)
+    print("segmentation", np.bincount(label.ravel()))
+    write_labels("segmentation", label)
 
 
 @torch.no_grad()
@@ -156,6 +171,15 @@ def crf():
     for name, (h, w) in [("crf", (48, 64)), ("crf-padded", (45, 63))]:
         scores = ref.with_background(rule.maps(h, w), 4)
         save(name, {"q": ref.crf(rule.image("crf", h, w), scores)})
+    # Every remainder of the number of pixels by 4: of a picture, and of noise under scores of noise.
+    pictures, noise = {}, {}
+    for h, w in [(24, 36), (25, 29), (26, 31), (27, 33)]:
+        pictures[f"{h}x{w}"] = ref.crf(rule.image("crf", h, w), ref.with_background(rule.maps(h, w), 4))
+    for h, w in [(20, 28), (21, 25), (22, 27), (21, 27)]:
+        colours = (rule.words("crf.noise", h * w * 3) >> np.uint64(24)).astype(np.uint8).reshape(h, w, 3)
+        noise[f"{h}x{w}"] = ref.crf(colours, np.float32(0.5) + np.float32(0.5) * rule.noise("crf.scores", (3, h, w)))
+    save("crf-pictures", pictures)
+    save("crf-noise", noise)
 
 
 def labels():
@@ -219,5 +243,7 @@ def resizes():
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for part in [resizes, steps, losses, crf, labels, networks, multi_scale, pseudo_labels, training]:
+    parts = [resizes, steps, losses, crf, labels, networks, segmentation, multi_scale, pseudo_labels, training]
+    # Names after the command make those parts alone.
+    for part in [part for part in parts if part.__name__ in sys.argv[1:] or not sys.argv[1:]]:
         part()

@@ -102,8 +102,9 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     if let Some(found) = kept().iter().find(|p| p.key == key) {
         return (found.lattice.clone(), found.normalizer.clone());
     }
-    let points: Vec<[f64; 2]> =
-        (0..height * width).map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma]).collect();
+    let deviation = sigma as f32;
+    let points: Vec<[f32; 2]> =
+        (0..height * width).map(|p| [p % width, p / width].map(|v| v as f32 / deviation)).collect();
     let lattice = Arc::new(Lattice::new::<2, 3>(&points, &[]));
     let normalizer = Arc::new(lattice.normalizer(points.len()));
     let mut kept = kept();
@@ -129,7 +130,7 @@ impl DenseCrf {
     }
 
     /// `bystanders` are features without a pixel, see [`Lattice::new`].
-    fn build(image: &RgbImage, options: &CrfOptions, bystanders: &[[f64; 5]]) -> Result<Self> {
+    fn build(image: &RgbImage, options: &CrfOptions, bystanders: &[[f32; 5]]) -> Result<Self> {
         let (height, width) = (image.height, image.width);
         if height * width == 0 {
             return Err(Error::shape("crf", "the image has no pixels"));
@@ -156,12 +157,12 @@ impl DenseCrf {
             kernels.push(Kernel { weight: gaussian.weight as f32, lattice, normalizer });
         }
         if bilateral.weight > 0.0 {
-            let points: Vec<[f64; 5]> = (0..height * width)
+            let (place, colour) = (bilateral.sigma_xy as f32, bilateral.sigma_rgb as f32);
+            let points: Vec<[f32; 5]> = (0..height * width)
                 .map(|p| {
-                    let [r, g, b] =
-                        image.pixel(p % width, p / width).map(|v| f64::from(v) / bilateral.sigma_rgb);
-                    let (x, y) = ((p % width) as f64, (p / width) as f64);
-                    [x / bilateral.sigma_xy, y / bilateral.sigma_xy, r, g, b]
+                    let [x, y] = [p % width, p / width].map(|v| v as f32 / place);
+                    let [r, g, b] = image.pixel(p % width, p / width).map(|v| f32::from(v) / colour);
+                    [x, y, r, g, b]
                 })
                 .collect();
             let lattice = Arc::new(Lattice::new::<5, 6>(&points, bystanders));
