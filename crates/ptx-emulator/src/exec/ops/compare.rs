@@ -46,6 +46,21 @@ handler! {
 }
 
 handler! {
+    /// `setp` of two values in a register: `d` for the lower, `d2` for the upper, both combined with `c`.
+    setp_pair<C: Cmp<A = u32>> |cx, i| {
+        let (a, b) = (cx.get::<u32>(i.a), cx.get::<u32>(i.b));
+        let (mut p, mut q) = (0, 0);
+        for l in 0..32 {
+            p |= u32::from(C::holds(a[l] & 0xffff, b[l] & 0xffff)) << l;
+            q |= u32::from(C::holds(a[l] >> 16, b[l] >> 16)) << l;
+        }
+        let with = if i.c == NONE { 0 } else { cx.pred(i.c) };
+        cx.put_pred(i.d, combine(p, with, i.flags));
+        cx.put_pred(i.d2, combine(q, with, i.flags));
+    }
+}
+
+handler! {
     /// `set`: ones (or 1.0) where it holds.
     set<C: Cmp> |cx, i| {
         let (a, b) = (cx.get::<C::A>(i.a), cx.get::<C::A>(i.b));
@@ -195,6 +210,15 @@ impl Float for Half {
     }
 }
 
+/// f16 whose subnormals count as zero.
+pub(crate) struct FlushedHalf;
+impl Float for FlushedHalf {
+    type A = u32;
+    fn value(bits: u32) -> f64 {
+        if bits & 0x7c00 == 0 { 0.0 } else { Half::value(bits) }
+    }
+}
+
 pub(crate) struct Brain;
 impl Float for Brain {
     type A = u32;
@@ -254,24 +278,41 @@ fn chosen<C: Cmp>(is_set: bool) -> Handler {
     if is_set { set::<C>() } else { setp::<C>() }
 }
 
+/// `$make::<Of<order, $f>>($args)` for the order of a name.
+macro_rules! by_order {
+    ($cmp:expr, $f:ty, $make:ident($($args:expr),*)) => {
+        Some(match $cmp {
+            "eq" => $make::<Of<Eq, $f>>($($args),*),
+            "ne" => $make::<Of<Ne, $f>>($($args),*),
+            "lt" => $make::<Of<Lt, $f>>($($args),*),
+            "le" => $make::<Of<Le, $f>>($($args),*),
+            "gt" => $make::<Of<Gt, $f>>($($args),*),
+            "ge" => $make::<Of<Ge, $f>>($($args),*),
+            "equ" => $make::<Of<Equ, $f>>($($args),*),
+            "neu" => $make::<Of<Neu, $f>>($($args),*),
+            "ltu" => $make::<Of<Ltu, $f>>($($args),*),
+            "leu" => $make::<Of<Leu, $f>>($($args),*),
+            "gtu" => $make::<Of<Gtu, $f>>($($args),*),
+            "geu" => $make::<Of<Geu, $f>>($($args),*),
+            "num" => $make::<Of<Num, $f>>($($args),*),
+            "nan" => $make::<Of<Nan, $f>>($($args),*),
+            _ => return None,
+        })
+    };
+}
+
 fn float<F: Float>(cmp: &str, is_set: bool) -> Option<Handler> {
-    Some(match cmp {
-        "eq" => chosen::<Of<Eq, F>>(is_set),
-        "ne" => chosen::<Of<Ne, F>>(is_set),
-        "lt" => chosen::<Of<Lt, F>>(is_set),
-        "le" => chosen::<Of<Le, F>>(is_set),
-        "gt" => chosen::<Of<Gt, F>>(is_set),
-        "ge" => chosen::<Of<Ge, F>>(is_set),
-        "equ" => chosen::<Of<Equ, F>>(is_set),
-        "neu" => chosen::<Of<Neu, F>>(is_set),
-        "ltu" => chosen::<Of<Ltu, F>>(is_set),
-        "leu" => chosen::<Of<Leu, F>>(is_set),
-        "gtu" => chosen::<Of<Gtu, F>>(is_set),
-        "geu" => chosen::<Of<Geu, F>>(is_set),
-        "num" => chosen::<Of<Num, F>>(is_set),
-        "nan" => chosen::<Of<Nan, F>>(is_set),
-        _ => return None,
-    })
+    by_order!(cmp, F, chosen(is_set))
+}
+
+/// The handler of `setp.<cmp>.f16x2` or `.bf16x2`.
+pub(crate) fn pair(cmp: &str, ty: &str, ftz: bool) -> Option<Handler> {
+    match ty {
+        "f16x2" if ftz => by_order!(cmp, FlushedHalf, setp_pair()),
+        "f16x2" => by_order!(cmp, Half, setp_pair()),
+        "bf16x2" => by_order!(cmp, Brain, setp_pair()),
+        _ => None,
+    }
 }
 
 /// The handler of `setp.<cmp>.<ty>` or `set.<cmp>.….<ty>`.
@@ -280,6 +321,7 @@ pub(crate) fn comparison(cmp: &str, ty: &str, ftz: bool, is_set: bool) -> Option
         "f32" if ftz => return float::<Flushed>(cmp, is_set),
         "f32" => return float::<Single>(cmp, is_set),
         "f64" => return float::<Double>(cmp, is_set),
+        "f16" if ftz => return float::<FlushedHalf>(cmp, is_set),
         "f16" => return float::<Half>(cmp, is_set),
         "bf16" => return float::<Brain>(cmp, is_set),
         _ => {}

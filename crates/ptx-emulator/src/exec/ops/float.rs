@@ -3,7 +3,7 @@
 
 use super::{Map1, Map2, Map3, map, map1, map2, map3};
 use crate::code::Handler;
-use crate::soft::{self, NAN32, Rounding, bits32};
+use crate::soft::{self, NAN32, Rounding, bits32, double};
 
 /// Flags in the instruction's number, above the direction of rounding (three bits).
 pub(crate) const FTZ: i64 = 1 << 3;
@@ -73,7 +73,7 @@ map! {
         finish(soft::round32(soft::fma_odd(wide(a, imm), wide(b, imm), wide(c, imm), r), r), imm)
     };
     FmaAnyF64: u64, u64, u64 => u64 = |a, b, c, imm| {
-        soft::fma64(d(a), d(b), d(c), Rounding::from_code(imm)).to_bits()
+        double::fma(d(a), d(b), d(c), Rounding::from_code(imm)).to_bits()
     };
 }
 
@@ -138,14 +138,14 @@ any! {
     SubAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(soft::add_odd(wide(a, imm), -wide(b, imm), r), r), imm);
     MulAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(wide(a, imm) * wide(b, imm), r), imm);
     DivAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(soft::div_odd(wide(a, imm), wide(b, imm)), r), imm);
-    AddAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::add64(d(a), d(b), r).to_bits();
-    SubAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::add64(d(a), -d(b), r).to_bits();
-    MulAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::mul64(d(a), d(b), r).to_bits();
-    DivAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::div64(d(a), d(b), r).to_bits();
+    AddAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::add(d(a), d(b), r).to_bits();
+    SubAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::add(d(a), -d(b), r).to_bits();
+    MulAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::mul(d(a), d(b), r).to_bits();
+    DivAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::div(d(a), d(b), r).to_bits();
     SqrtAnyF32(a) u32, Map1 { A, D } = |imm, r| finish(soft::round32(soft::sqrt_odd(wide(a, imm)), r), imm);
     RcpAnyF32(a) u32, Map1 { A, D } = |imm, r| finish(soft::round32(soft::div_odd(1.0, wide(a, imm)), r), imm);
-    SqrtAnyF64(a) u64, Map1 { A, D } = |imm, r| soft::sqrt64(d(a), r).to_bits();
-    RcpAnyF64(a) u64, Map1 { A, D } = |imm, r| soft::div64(1.0, d(a), r).to_bits();
+    SqrtAnyF64(a) u64, Map1 { A, D } = |imm, r| double::sqrt(d(a), r).to_bits();
+    RcpAnyF64(a) u64, Map1 { A, D } = |imm, r| double::div(1.0, d(a), r).to_bits();
 }
 
 macro_rules! plain_with_flags {

@@ -7,6 +7,10 @@ fn s16(x: u32) -> i32 {
     i32::from(x as u16 as i16)
 }
 
+fn s24(x: u32) -> i64 {
+    i64::from((x << 8) as i32 >> 8)
+}
+
 fn low(x: u32) -> u32 {
     x & 0xffff
 }
@@ -33,6 +37,8 @@ map! {
     FindS32: u32 => u32 = |a| { let a = if (a as i32) < 0 { !a } else { a }; if a == 0 { !0 } else { 31 - a.leading_zeros() } };
     FindU64: u64 => u32 = |a| if a == 0 { !0 } else { 63 - a.leading_zeros() };
     FindS64: u64 => u32 = |a| { let a = if (a as i64) < 0 { !a } else { a }; if a == 0 { !0 } else { 63 - a.leading_zeros() } };
+    ShiftAmountU64: u64 => u32 = |a| if a == 0 { !0 } else { a.leading_zeros() };
+    ShiftAmountS64: u64 => u32 = |a| { let a = if (a as i64) < 0 { !a } else { a }; if a == 0 { !0 } else { a.leading_zeros() } };
     ShiftAmountU32: u32 => u32 = |a| if a == 0 { !0 } else { a.leading_zeros() };
     ShiftAmountS32: u32 => u32 = |a| { let a = if (a as i32) < 0 { !a } else { a }; if a == 0 { !0 } else { a.leading_zeros() } };
 }
@@ -61,6 +67,9 @@ map! {
     MulWideS32: u32, u32 => u64 = |a, b| (i64::from(a as i32) * i64::from(b as i32)) as u64;
     Mul24LoU: u32, u32 => u32 = |a, b| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff);
     Mul24LoS: u32, u32 => u32 = |a, b| (((a << 8) as i32 >> 8).wrapping_mul((b << 8) as i32 >> 8)) as u32;
+    // Bits 16 to 47 of the product.
+    Mul24HiU: u32, u32 => u32 = |a, b| ((u64::from(a & 0xff_ffff) * u64::from(b & 0xff_ffff)) >> 16) as u32;
+    Mul24HiS: u32, u32 => u32 = |a, b| ((s24(a) * s24(b)) >> 16) as u32;
     // Division by zero gives all ones, as GPUs do; PTX leaves it open.
     DivU16: u32, u32 => u32 = |a, b| low(a.checked_div(b).unwrap_or(!0));
     DivS16: u32, u32 => u32 = |a, b| if b == 0 { 0xffff } else { low(s16(a).wrapping_div(s16(b)) as u32) };
@@ -159,6 +168,16 @@ map! {
     MadWideS32: u32, u32, u64 => u64 = |a, b, c, _| MulWideS32::f(a, b, 0).wrapping_add(c);
     Mad24LoU: u32, u32, u32 => u32 = |a, b, c, _| Mul24LoU::f(a, b, 0).wrapping_add(c);
     Mad24LoS: u32, u32, u32 => u32 = |a, b, c, _| Mul24LoS::f(a, b, 0).wrapping_add(c);
+    Mad24HiU: u32, u32, u32 => u32 = |a, b, c, _| Mul24HiU::f(a, b, 0).wrapping_add(c);
+    Mad24HiS: u32, u32, u32 => u32 = |a, b, c, _| Mul24HiS::f(a, b, 0).wrapping_add(c);
+    Mad24HiSat: u32, u32, u32 => u32 = |a, b, c, _| (Mul24HiS::f(a, b, 0) as i32).saturating_add(c as i32) as u32;
+    MadHiU16: u32, u32, u32 => u32 = |a, b, c, _| low(MulHiU16::f(a, b, 0).wrapping_add(c));
+    MadHiS16: u32, u32, u32 => u32 = |a, b, c, _| low(MulHiS16::f(a, b, 0).wrapping_add(c));
+    MadHiSat: u32, u32, u32 => u32 = |a, b, c, _| (MulHiS32::f(a, b, 0) as i32).saturating_add(c as i32) as u32;
+    SadU16: u32, u32, u32 => u32 = |a, b, c, _| low(a.abs_diff(b).wrapping_add(c));
+    SadS16: u32, u32, u32 => u32 = |a, b, c, _| low(s16(a).abs_diff(s16(b)).wrapping_add(c));
+    SadU64: u64, u64, u64 => u64 = |a, b, c, _| a.abs_diff(b).wrapping_add(c);
+    SadS64: u64, u64, u64 => u64 = |a, b, c, _| (a as i64).abs_diff(b as i64).wrapping_add(c);
     SadS32: u32, u32, u32 => u32 = |a, b, c, _| (a as i32).abs_diff(b as i32).wrapping_add(c);
     SadU32: u32, u32, u32 => u32 = |a, b, c, _| a.abs_diff(b).wrapping_add(c);
     Prmt: u32, u32, u32 => u32 = |a, b, c, mode| prmt(a, b, c, mode);
@@ -267,6 +286,8 @@ pub(crate) fn unary(name: &str, ty: &str) -> Option<Handler> {
         ("bfind", "s64") => map1::<FindS64>(),
         ("bfind.shiftamt", "u32") => map1::<ShiftAmountU32>(),
         ("bfind.shiftamt", "s32") => map1::<ShiftAmountS32>(),
+        ("bfind.shiftamt", "u64") => map1::<ShiftAmountU64>(),
+        ("bfind.shiftamt", "s64") => map1::<ShiftAmountS64>(),
         _ => return None,
     })
 }
@@ -297,6 +318,8 @@ pub(crate) fn binary(name: &str, ty: &str) -> Option<Handler> {
         ("mul.wide", "s32") => map2::<MulWideS32>(),
         ("mul24.lo", "u32") => map2::<Mul24LoU>(),
         ("mul24.lo", "s32") => map2::<Mul24LoS>(),
+        ("mul24.hi", "u32") => map2::<Mul24HiU>(),
+        ("mul24.hi", "s32") => map2::<Mul24HiS>(),
         ("div", "u16") => map2::<DivU16>(),
         ("div", "s16") => map2::<DivS16>(),
         ("div", "u32") => map2::<DivU32>(),
@@ -355,6 +378,16 @@ pub(crate) fn ternary(name: &str, ty: &str) -> Option<Handler> {
         ("mad.wide", "s32") => map3::<MadWideS32>(),
         ("mad24.lo", "u32") => map3::<Mad24LoU>(),
         ("mad24.lo", "s32") => map3::<Mad24LoS>(),
+        ("mad24.hi", "u32") => map3::<Mad24HiU>(),
+        ("mad24.hi", "s32") => map3::<Mad24HiS>(),
+        ("mad24.hi.sat", "s32") => map3::<Mad24HiSat>(),
+        ("mad.hi", "u16") => map3::<MadHiU16>(),
+        ("mad.hi", "s16") => map3::<MadHiS16>(),
+        ("mad.hi.sat", "s32") => map3::<MadHiSat>(),
+        ("sad", "u16") => map3::<SadU16>(),
+        ("sad", "s16") => map3::<SadS16>(),
+        ("sad", "u64") => map3::<SadU64>(),
+        ("sad", "s64") => map3::<SadS64>(),
         ("sad", "u32") => map3::<SadU32>(),
         ("sad", "s32") => map3::<SadS32>(),
         ("prmt", "b32") => map3::<Prmt>(),

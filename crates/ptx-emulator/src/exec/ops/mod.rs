@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod asynchronous;
 pub(crate) mod atomic;
+pub(crate) mod carry;
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod convert;
@@ -11,6 +12,7 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod matrix;
 pub(crate) mod memory;
+pub(crate) mod mma;
 pub(crate) mod moves;
 pub(crate) mod special;
 pub(crate) mod warp;
