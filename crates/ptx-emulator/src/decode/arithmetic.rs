@@ -104,7 +104,7 @@ impl<'a> Decoder<'a> {
     fn narrow(&mut self, op: &mut Opcode, base: &str, ty: &str) -> Option<(Handler, i64)> {
         let approximate = op.flag("approx");
         op.flag("rn");
-        let mut imm = 0;
+        let mut imm = half::format(ty);
         for (flag, bit) in [("ftz", half::FTZ), ("sat", half::SAT), ("NaN", half::NAN), ("relu", half::RELU)]
         {
             if op.flag(flag) {
@@ -122,9 +122,9 @@ impl<'a> Decoder<'a> {
             Work::F16(n * each),
         );
         let handler = if base == "fma" {
-            half::ternary(ty)
+            Some(half::ternary())
         } else {
-            half::unary(base, ty).or_else(|| half::binary(base, ty))
+            half::unary(base).or_else(|| half::binary(base))
         };
         handler.map(|h| (h, imm))
     }
@@ -294,13 +294,22 @@ impl<'a> Decoder<'a> {
             Some(_) => compare::XOR,
             None => 0,
         };
-        let is_pair = ty.ends_with("x2") && !is_set;
-        let handler =
-            if is_pair { compare::pair(&cmp, &ty, ftz) } else { compare::comparison(&cmp, &ty, ftz, is_set) };
-        let handler = handler.ok_or_else(|| format!("the comparison `.{cmp}.{ty}` is not supported"))?;
+        let is_pair = ty.ends_with("x2");
+        if is_pair && is_set {
+            return Err(format!("the comparison `.{cmp}.{ty}` is not supported"));
+        }
+        let of = |ty: &str| compare::relation(&cmp, ty, ftz);
+        let imm = of(ty.trim_end_matches("x2"))
+            .ok_or_else(|| format!("the comparison `.{cmp}.{ty}` is not supported"))?;
+        let handler = match (is_set, is_pair) {
+            (true, _) => compare::set(),
+            (_, true) => compare::setp_pair(),
+            _ => compare::fast(&cmp, &ty, ftz).unwrap_or_else(compare::setp_any),
+        };
         let class = class_of_type(&ty)?;
         let mut inst = Inst::new(handler);
         inst.flags = how;
+        inst.imm = imm;
         let (d, sources) = s.operands.split_first().ok_or("operands are missing")?;
         if sources.len() != if how == 0 { 2 } else { 3 } {
             return Err("another number of operands expected".to_owned());

@@ -43,7 +43,7 @@ pub(crate) struct Launched<'a> {
     pub counting: bool,
     pub seed: Option<u64>,
     pub instruction_limit: u64,
-    pub sync: crate::check::global::Sync,
+    pub sync: crate::check::sync::Sync,
 }
 
 // SAFETY: the pointers of the views are to memory that `Memory` keeps alive and, being mutably borrowed by the launch,
@@ -104,7 +104,7 @@ impl<'a> Launched<'a> {
             counting: launch.options.counters,
             seed: launch.options.seed,
             instruction_limit: launch.options.instruction_limit,
-            sync: crate::check::global::Sync::default(),
+            sync: crate::check::sync::Sync::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use super::super::warp::Copying;
 use super::address::{SIZE, by_allocation, inside, offsets, sectors};
 use super::check::{check_global, report_shared};
 use super::memory::{count_shared, shared_base};
+use crate::check::global::Access;
 use crate::code::NONE;
 use crate::finding::Space;
 
@@ -50,7 +51,7 @@ handler! {
         cx.mask = whole;
         if whole != 0 {
             by_allocation(cx, &from, bytes, |cx, group| {
-                check_global(cx, group, bytes, false, false, |_, _| false);
+                check_global(cx, group, bytes, Access::Read, |_, _| false);
                 let view = &cx.launch.views[group.view];
                 for l in lanes(group.mask) {
                     for k in 0..(bytes / 4) as usize {
@@ -83,7 +84,7 @@ handler! {
         let mut fault = None;
         let shadowed = cx.launch.shared_shadow;
         let block = &mut *cx.block;
-        let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc, false));
+        let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc));
         for l in lanes(ok) {
             if let Some(stamp) = &stamp
                 && let Some(f) = block.shadow.launch_copy(stamp, &block.clock, to[l], bytes)
@@ -132,7 +133,8 @@ fn land(cx: &mut Cx<'_>, group: &[Copying]) {
     let base = shared_base(cx);
     let shadowed = cx.launch.shared_shadow;
     let block = &mut *cx.block;
-    let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc, false));
+    block.clock.access(cx.warp.number);
+    let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc));
     for copy in group {
         // SAFETY: the copy's range was checked when it was issued.
         unsafe {

@@ -1,7 +1,7 @@
 //! `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc`, `madc`: arithmetic of more than one word. The carry (of a difference the
 //! borrow) is a predicate of its own.
 
-use super::super::dispatch::handler;
+use super::super::dispatch::slow_handler;
 use crate::code::{Inst, NONE};
 use crate::exec::Cx;
 
@@ -15,7 +15,7 @@ pub(crate) const LONG: u16 = 4;
 /// The product is one of signed numbers.
 pub(crate) const SIGNED: u16 = 8;
 
-handler! {
+slow_handler! {
     /// `d = what the flags say + e`, `d2` the carry out.
     sum |cx, i| {
         let carried = if i.e == NONE { 0 } else { cx.pred(i.e) };

@@ -46,7 +46,7 @@ handler! {
         let count = i.lanes as usize;
         let at = offsets(cx, i);
         let ok = rows(cx, &at, count);
-        check_shared_write(cx, &at, ok, 16, false, |_, _| false);
+        check_shared_write(cx, &at, ok, 16, |_, _| false);
         let base = shared_base(cx);
         for m in 0..count {
             let d = *cx.get::<u32>(i.more[m]);

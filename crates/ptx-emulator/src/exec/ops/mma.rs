@@ -6,7 +6,7 @@
 //! order of k, each sum rounded to f32; tensor cores add in another way, so the last digits differ.
 
 use super::super::cx::{Cx, Row};
-use super::super::dispatch::handler;
+use super::super::dispatch::{handler, slow_handler};
 use super::warp::whole_warp;
 use crate::code::Inst;
 use crate::soft;
@@ -247,7 +247,7 @@ fn quad_place(what: usize, by_columns: bool, l: usize, i: usize) -> Place {
     }
 }
 
-handler! {
+slow_handler! {
     /// `mma.m8n8k4` of f16: four products, each of eight lanes; `more` D, then A, B, C.
     mma_quads |cx, i| {
         whole_warp(cx, i);
@@ -318,7 +318,7 @@ fn dot(x: u32, y: u32, shape: Shape) -> i64 {
     (0..per as u32).map(|h| value(x, h, shape.a) * value(y, h, shape.b)).sum()
 }
 
-handler! {
+slow_handler! {
     /// `mma` of integers of 8, 4 or 1 bits, with 32-bit sums that wrap (or saturate).
     mma_integer |cx, i| {
         whole_warp(cx, i);
@@ -362,7 +362,7 @@ handler! {
     }
 }
 
-handler! {
+slow_handler! {
     /// `mma.m8n8k4` of f64.
     mma_double |cx, i| {
         whole_warp(cx, i);
