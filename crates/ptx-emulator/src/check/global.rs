@@ -39,6 +39,8 @@ pub(crate) struct Shadow {
     /// Address of the first byte.
     base: u64,
     shift: u32,
+    /// Several threads use it.
+    parallel: bool,
     raced: AtomicBool,
 }
 
@@ -159,18 +161,33 @@ fn zeroed<T: Zeroed>(count: usize) -> Box<[T]> {
 type Words = (u64, u64, u64);
 
 impl Shadow {
-    /// For an allocation of `bytes` at `base`, of which kernels access `grain` at least; whether they have atomics.
-    pub fn new(base: u64, bytes: u64, grain: u32, atomics: bool) -> Self {
+    /// For an allocation of `bytes` at `base`, of which kernels access `grain` at least; whether they have atomics, and
+    /// whether several threads run them.
+    pub fn new(base: u64, bytes: u64, grain: u32, atomics: bool, parallel: bool) -> Self {
         let shift = grain.trailing_zeros();
         let count = (bytes >> shift) as usize + 1;
         // Zeroed pages come from the system without being touched: memory is taken only where kernels go.
         let atomics = atomics.then(|| zeroed(count));
-        Self { cells: zeroed(count), atomics, base, shift, raced: AtomicBool::new(false) }
+        Self { cells: zeroed(count), atomics, base, shift, parallel, raced: AtomicBool::new(false) }
     }
 
     #[inline(always)]
     fn range(&self, offset: u64, bytes: u32) -> std::ops::RangeInclusive<usize> {
         (offset >> self.shift) as usize..=((offset + u64::from(bytes) - 1) >> self.shift) as usize
+    }
+
+    /// Asks for the cells of lanes' accesses before they are looked at one by one, so that they come from memory together.
+    #[inline(always)]
+    pub fn prefetch(&self, offsets: impl Iterator<Item = u64>) {
+        let mut last = usize::MAX;
+        for offset in offsets {
+            let index = (offset >> self.shift) as usize;
+            // Four cells share a line.
+            if index / 4 != last {
+                last = index / 4;
+                crate::memory::prefetch(self.cells.as_ptr().wrapping_add(index));
+            }
+        }
     }
 
     #[inline(always)]
@@ -298,7 +315,7 @@ impl Shadow {
     /// later one sees both.
     #[inline(always)]
     fn record(&self, slot: &AtomicU64, s: &Stamp, index: usize) {
-        put(slot, s);
+        put(slot, s, self.parallel);
         if raced(self.words(index, SeqCst)) {
             self.raced.store(true, Relaxed);
         }
@@ -344,7 +361,7 @@ fn raced((w, r, a): Words) -> bool {
 
 /// Keeps the access of the lowest block, the latest of that block, and whether there were others.
 #[inline(always)]
-fn put(slot: &AtomicU64, s: &Stamp) {
+fn put(slot: &AtomicU64, s: &Stamp, parallel: bool) {
     let mut old = slot.load(Relaxed);
     loop {
         let new = if old == 0 {
@@ -357,6 +374,10 @@ fn put(slot: &AtomicU64, s: &Stamp) {
             s.word | MANY
         };
         if new == old {
+            return;
+        }
+        if !parallel {
+            slot.store(new, Relaxed);
             return;
         }
         match slot.compare_exchange_weak(old, new, SeqCst, Relaxed) {

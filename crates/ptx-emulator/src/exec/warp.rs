@@ -63,6 +63,8 @@ pub(crate) struct Warp {
     /// Copies since the last commit, and committed groups.
     pub copies: Vec<Copying>,
     pub groups: VecDeque<Vec<Copying>>,
+    /// Empty groups, for their room.
+    pub spare_groups: Vec<Vec<Copying>>,
     /// `bar.red` in progress: predicate's mask as it arrived.
     pub vote: Option<u32>,
     /// Result of the last `bar.red`.

@@ -13,6 +13,7 @@ use super::memory::{count_shared, shared_base};
 use crate::check::global::Access;
 use crate::code::NONE;
 use crate::finding::Space;
+use crate::memory::prefetch;
 
 /// `c` is a predicate: where it holds the source is ignored.
 pub(crate) const IGNORE: u16 = 1 << 11;
@@ -51,8 +52,11 @@ handler! {
         cx.mask = whole;
         if whole != 0 {
             by_allocation(cx, &from, bytes, |cx, group| {
-                check_global(cx, group, bytes, Access::Read, |_, _| false);
                 let view = &cx.launch.views[group.view];
+                for l in lanes(group.mask) {
+                    prefetch(view.pointer.wrapping_add(group.offsets[l] as usize));
+                }
+                check_global(cx, group, bytes, Access::Read, |_, _| false);
                 for l in lanes(group.mask) {
                     for k in 0..(bytes / 4) as usize {
                         // SAFETY: the group's lanes are inside the allocation and aligned.
@@ -103,9 +107,14 @@ handler! {
     /// `cp.async.commit_group`.
     commit |cx, _i| {
         let mask = cx.mask;
-        let (mine, others): (Vec<Copying>, Vec<Copying>) =
-            cx.warp.copies.drain(..).partition(|c| mask >> c.lane & 1 != 0);
-        cx.warp.copies = others;
+        let mut mine = cx.warp.spare_groups.pop().unwrap_or_default();
+        std::mem::swap(&mut mine, &mut cx.warp.copies);
+        if mask != !0 {
+            // Copies of lanes that do not commit now wait on.
+            let (committed, others) = mine.drain(..).partition(|c: &Copying| mask >> c.lane & 1 != 0);
+            cx.warp.copies = others;
+            mine = committed;
+        }
         cx.warp.groups.push_back(mine);
     }
 }
@@ -121,8 +130,10 @@ handler! {
             i.imm as usize
         };
         while cx.warp.groups.len() > keep {
-            if let Some(group) = cx.warp.groups.pop_front() {
+            if let Some(mut group) = cx.warp.groups.pop_front() {
                 land(cx, &group);
+                group.clear();
+                cx.warp.spare_groups.push(group);
             }
         }
     }

@@ -62,8 +62,9 @@ fn races(cx: &mut Cx<'_>, group: &Group, bytes: u32, how: Access, same: impl Fn(
         cx.block.clock.access(cx.warp.number);
     }
     let code = launch.code;
-    let new = || Shadow::new(view.base, view.bytes, code.global_grain, code.global_atomics);
+    let new = || Shadow::new(view.base, view.bytes, code.global_grain, code.global_atomics, launch.parallel);
     let shadow = view.shadow.get_or_init(new);
+    shadow.prefetch(lanes(group.mask).map(|l| group.offsets[l]));
     let stamp = Stamp::new(cx.block.number, cx.warp.number, &cx.block.clock, cx.pc);
     let mut found: Option<(usize, Rival)> = None;
     let mut raced = 0;
