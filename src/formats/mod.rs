@@ -5,6 +5,7 @@
 //! absent ([`atomic`]). `docs/formats.md` describes the formats byte by byte.
 
 pub mod atomic;
+pub mod background;
 pub mod cams;
 pub mod checkpoint;
 mod elements;

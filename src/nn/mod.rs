@@ -17,7 +17,7 @@ pub use resnet38::{ResNet38, Taps};
 pub use segmentation_net::SegmentationNet;
 
 /// A network: names its parameters and computes its output from a normalised N×H×W×3 image.
-pub trait Network {
+pub trait Network: Sync {
     /// What a checkpoint of it is called: `cam`, `affinity` or `segmentation`.
     fn kind(&self) -> &'static str;
 

@@ -1,8 +1,11 @@
-//! Rounding that the CPU's own instructions do not offer: directed rounding, and formats below f32.
+//! Rounding that the CPU's own instructions do not offer: directed rounding, and formats below f32. That of f64 is in
+//! [`double`].
 //!
 //! Results of f32 and narrower operations are first formed in f64, rounded *to odd* (an inexact result gets an odd last
 //! digit): rounding that once more to at most 51 digits, in any direction, is the same as rounding the exact result
 //! (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+
+pub(crate) mod double;
 
 /// A direction of rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,108 +115,6 @@ pub(crate) fn round32(x: f64, rounding: Rounding) -> f32 {
         }
         _ => y,
     }
-}
-
-/// `y`, the nearest to an exact value that is `y + residue`, corrected to another direction.
-fn direct64(y: f64, residue: f64, rounding: Rounding) -> f64 {
-    if y.is_nan() || residue == 0.0 {
-        return y;
-    }
-    match rounding {
-        Rounding::Down if residue < 0.0 => y.next_down(),
-        Rounding::Up if residue > 0.0 => y.next_up(),
-        Rounding::Zero if residue < 0.0 && y > 0.0 => y.next_down(),
-        Rounding::Zero if residue > 0.0 && y < 0.0 => y.next_up(),
-        _ => y,
-    }
-}
-
-/// Largest finite value where rounding away from infinity demands it.
-fn overflow64(y: f64, finite: bool, rounding: Rounding) -> f64 {
-    let keeps = match rounding {
-        Rounding::Zero => true,
-        Rounding::Down => y > 0.0,
-        Rounding::Up => y < 0.0,
-        Rounding::Nearest | Rounding::Away => false,
-    };
-    if y.is_infinite() && finite && keeps { f64::MAX.copysign(y) } else { y }
-}
-
-/// a + b in f64.
-pub(crate) fn add64(a: f64, b: f64, rounding: Rounding) -> f64 {
-    let s = a + b;
-    if s == 0.0 && rounding == Rounding::Down && (a != 0.0 || a.is_sign_negative() != b.is_sign_negative()) {
-        return -0.0;
-    }
-    if s.is_infinite() {
-        return overflow64(s, a.is_finite() && b.is_finite(), rounding);
-    }
-    direct64(s, sum_residue(a, b, s), rounding)
-}
-
-/// a·b in f64.
-pub(crate) fn mul64(a: f64, b: f64, rounding: Rounding) -> f64 {
-    let p = a * b;
-    if p.is_infinite() {
-        return overflow64(p, a.is_finite() && b.is_finite(), rounding);
-    }
-    direct64(p, residue_of_product(a, b, p), rounding)
-}
-
-/// a·b − p; scaled where it would fall below the smallest f64.
-fn residue_of_product(a: f64, b: f64, p: f64) -> f64 {
-    if p.abs() < 1e-280 && a != 0.0 && b != 0.0 {
-        // Scale by powers of two that keep all three finite and normal.
-        let (sa, sb) = if a.abs() > b.abs() { (1.0, 2f64.powi(600)) } else { (2f64.powi(600), 1.0) };
-        return (a * sa).mul_add(b * sb, -(p * 2f64.powi(600)));
-    }
-    a.mul_add(b, -p)
-}
-
-/// a·b + c in f64.
-pub(crate) fn fma64(a: f64, b: f64, c: f64, rounding: Rounding) -> f64 {
-    let r = a.mul_add(b, c);
-    if rounding == Rounding::Nearest || r.is_nan() {
-        return r;
-    }
-    if r.is_infinite() {
-        return overflow64(r, a.is_finite() && b.is_finite() && c.is_finite(), rounding);
-    }
-    let p = a * b;
-    if r == 0.0
-        && p == -c
-        && rounding == Rounding::Down
-        && (p != 0.0 || p.is_sign_negative() != c.is_sign_negative())
-    {
-        return -0.0;
-    }
-    if !p.is_finite() {
-        return r;
-    }
-    let low = residue_of_product(a, b, p);
-    let s = p + c;
-    let lost = sum_residue(p, c, s);
-    let t = s - r;
-    let u = t + lost;
-    let residue = u + low;
-    let residue = if residue == 0.0 { sum_residue(t, lost, u) } else { residue };
-    direct64(r, residue, rounding)
-}
-
-/// a ÷ b in f64.
-pub(crate) fn div64(a: f64, b: f64, rounding: Rounding) -> f64 {
-    let q = a / b;
-    if q.is_infinite() {
-        return overflow64(q, a.is_finite() && b != 0.0, rounding);
-    }
-    let rest = (-q).mul_add(b, a);
-    direct64(q, if b < 0.0 { -rest } else { rest }, rounding)
-}
-
-/// √a in f64.
-pub(crate) fn sqrt64(a: f64, rounding: Rounding) -> f64 {
-    let r = a.sqrt();
-    direct64(r, (-r).mul_add(r, a), rounding)
 }
 
 /// A 16-bit format: digits after the point, smallest normal exponent.

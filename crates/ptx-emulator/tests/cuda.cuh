@@ -61,6 +61,7 @@ INLINE int __syncthreads_count(int predicate) { return __nvvm_bar0_popc(predicat
 INLINE int __syncthreads_and(int predicate) { return __nvvm_bar0_and(predicate); }
 INLINE int __syncthreads_or(int predicate) { return __nvvm_bar0_or(predicate); }
 INLINE void __threadfence() { __nvvm_membar_gl(); }
+INLINE void __threadfence_block() { __nvvm_membar_cta(); }
 
 // Shuffles; a width below 32 splits the warp into segments.
 INLINE u32 __shfl_sync(u32 mask, u32 v, int lane) { return __nvvm_shfl_sync_idx_i32(mask, v, lane, 31); }

@@ -225,12 +225,15 @@ impl Lattice {
         now[..size].par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, now)| {
             for (i, now) in now.iter_mut().enumerate() {
                 let i = chunk * CHUNK + i;
+                // In registers: through memory each sum would wait for the store before it.
+                let mut sum = [0f32; C];
                 for &(point, weight) in &self.touching[self.starts[i] as usize..self.starts[i + 1] as usize] {
                     let value = &values[point as usize];
                     for c in 0..C {
-                        now[c] += weight * value[c];
+                        sum[c] += weight * value[c];
                     }
                 }
+                *now = sum;
             }
         });
         let mut next = vec![[0f32; C]; size + 1];
@@ -255,13 +258,14 @@ impl Lattice {
             for ((out, vertex), weight) in
                 out.iter_mut().zip(entries).zip(self.weight[first..].chunks_exact(self.vertices))
             {
+                let mut sum = [0f32; C];
                 for (&v, &w) in vertex.iter().zip(weight) {
                     let value = &now[v as usize];
                     for c in 0..C {
-                        out[c] += w * value[c];
+                        sum[c] += w * value[c];
                     }
                 }
-                out.iter_mut().for_each(|v| *v *= scale);
+                *out = sum.map(|v| v * scale);
             }
         });
         out

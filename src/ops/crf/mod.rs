@@ -253,17 +253,18 @@ impl DenseCrf {
     }
 }
 
-/// Softmax of the first `labels` values; the rest become 0.
+/// Softmax of the first `labels` values; the rest, −∞, become 0. Four at a time, so that they fill vectors.
 fn softmax<const C: usize>(row: &mut [f32; C], labels: usize) {
-    let (row, rest) = row.split_at_mut(labels);
-    rest.fill(0.0);
-    let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let mut sum = 0f32;
-    for v in row.iter_mut() {
-        *v = math::exp(*v - largest);
-        sum += *v;
+    let (fours, _) = row[..labels.next_multiple_of(4)].as_chunks_mut::<4>();
+    let largest = fours.iter().flatten().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    for four in &mut *fours {
+        *four = four.map(|v| math::exp(v - largest));
     }
-    row.iter_mut().for_each(|v| *v /= sum);
+    let sum: f32 = fours.iter().flatten().sum();
+    for four in fours {
+        *four = four.map(|v| v / sum);
+    }
+    row[labels..].fill(0.0);
 }
 
 fn transpose<const C: usize>(rows: &[[f32; C]], labels: usize) -> Vec<f32> {

@@ -7,8 +7,7 @@ use crate::ops::affinity::{Stencil, cuda::upload_offsets};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// The ladder, from plain to fast. Numbers are those of the work model; 0, 2 and 4 are not built, and 5 (Chebyshev's
-/// polynomial, `walk_chebyshev_*` in the PTX) has no launcher until the emulator runs it without a finding.
+/// The ladder, from plain to fast. Numbers are those of the work model; 0, 2 and 4 are not built.
 pub const LADDER: &[Rung] = &[
     Rung {
         number: 1,
@@ -26,15 +25,50 @@ pub const LADDER: &[Rung] = &[
         bound: "shared memory: 16 bytes a plane and pixel",
         takes: "grids whose two maps fit twice in a block's shared memory",
     },
+    Rung {
+        number: 5,
+        name: "chebyshev",
+        kernel: "walk_chebyshev_2_f32",
+        idea: "the power of the transition as a sum of Chebyshev's polynomials, cut off where they stop to count",
+        bound: "shared memory, with the root of the steps in place of the steps",
+        takes: "grids whose two maps fit twice in a block's shared memory",
+    },
 ];
 
 const STEP: u32 = 1;
+const CHEBYSHEV: u32 = 5;
+/// What the polynomials that are left out may add up to: half a unit of f32's last digit below 1.
+const LEFT_OUT: f64 = f32::EPSILON as f64 / 4.0;
 /// Maps that a block of the whole-walk kernels keeps.
 const WHOLE_MAPS: usize = 2;
 
 /// Dynamic shared memory of a whole-walk block: two buffers of the grid with its pads, in bytes.
 fn whole_shared(pixels: usize, pad: usize) -> usize {
     2 * (pixels + 2 * pad) * WHOLE_MAPS * size_of::<f32>()
+}
+
+/// c of xᵗ = Σ c_k T_k(x) up to the degree from which the rest adds up to less than [`LEFT_OUT`]: c_k = 2^{1−t}·C(t, (t−k)/2)
+/// where t − k is even, half of that for c_0, 0 where it is odd; they add up to 1.
+fn chebyshev_coefficients(steps: usize) -> Vec<f32> {
+    let mut k = steps % 2;
+    // C(2m, m) / 4^m, the middle of a row of Pascal's triangle, or the one beside it.
+    let m = steps / 2;
+    let mut c: f64 = (1..=m).map(|i| (2 * i - 1) as f64 / (2 * i) as f64).product();
+    if k == 1 {
+        c *= steps as f64 / (m + 1) as f64;
+    }
+    let (mut all, mut sum) = (Vec::new(), 0.0);
+    loop {
+        all.resize(k, 0.0);
+        all.push(c as f32);
+        sum += c;
+        if k + 2 > steps || 1.0 - sum < LEFT_OUT {
+            return all;
+        }
+        let below = (steps - k) / 2;
+        c *= below as f64 / (steps - below + 1) as f64 * if k == 0 { 2.0 } else { 1.0 };
+        k += 2;
+    }
 }
 
 /// The planes of a stencil that have pairs on an h×w grid. The others are nothing but NaN, and on a grid that is narrower
@@ -144,6 +178,13 @@ pub fn walk(
             // SAFETY: as above; source and target are different buffers.
             unsafe { gpu.launch(rung.kernel, geometry, &arguments)? };
         }
+    } else if rung.number == CHEBYSHEV {
+        let coefficients = chebyshev_coefficients(steps);
+        let degree = Argument::size(coefficients.len() - 1)?;
+        let coefficients = gpu.upload("the polynomial", &coefficients)?;
+        let buffers: [Argument; 3] = [(&coefficients).into(), (&start).into(), (&result).into()];
+        // SAFETY: as above; there is a coefficient for each degree.
+        unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[degree]))? };
     } else {
         let buffers: [Argument; 2] = [(&start).into(), (&result).into()];
         let steps = Argument::size(steps)?;
@@ -151,4 +192,25 @@ pub fn walk(
         unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[steps]))? };
     }
     Tensor::new(maps.shape(), gpu.download(&result)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coefficients_are_those_of_the_power() {
+        for steps in [1, 2, 3, 7, 64, 255, 256, 4000] {
+            let c = chebyshev_coefficients(steps);
+            for x in [-1.0_f64, -0.9, -0.3, 0.0, 0.2, 0.77, 0.999, 1.0] {
+                let polynomial = |(k, c): (usize, &f32)| f64::from(*c) * (k as f64 * x.acos()).cos();
+                let sum: f64 = c.iter().enumerate().map(polynomial).sum();
+                // Each coefficient is rounded to f32; they add up to 1.
+                let error = (sum - x.powi(steps as i32)).abs();
+                assert!(error < LEFT_OUT + f64::from(f32::EPSILON), "x = {x}, {steps} steps: off by {error:e}");
+            }
+            let most = (2.0 * steps as f64 * (2.0 / LEFT_OUT).ln()).sqrt() as usize + 2;
+            assert!(c.len() <= most.min(steps + 1), "{steps} steps: degree {}", c.len() - 1);
+        }
+    }
 }

@@ -1,16 +1,18 @@
 //! Global memory's shadow: races between blocks of a launch, and between warps of a block.
 //!
 //! Blocks may run at the same time on several threads, so what a cell says must not depend on who came first. Each cell
-//! keeps the writer and the reader of lowest block number and whether there was another block; whether blocks raced is
-//! then a property of the launch, and is read off the cells when it has ended. Kernels whose blocks synchronise with each
-//! other (through what atomics return) run on one thread in a fixed order; for them each access is judged at once, with
-//! the order that fences and atomics establish ([`Sync`]).
+//! keeps the writer and the reader of lowest block number, and who changed it by an atomic, and whether there was another
+//! block; whether blocks raced is then a property of the launch, and is read off the cells when it has ended. Kernels whose
+//! blocks synchronise with each other (through what atomics return) run on one thread in a fixed order; for them each
+//! access is judged at once, with the order that fences and atomics establish ([`Sync`]).
+//!
+//! Atomics do not race with each other, but with plain accesses that nothing orders. Stores meant to be seen (volatile,
+//! relaxed, release) are as atomics; loads meant to see them race with plain stores only.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::clock::Clock;
+use super::sync::{Sync, word_number};
 
 /// There was an access of the same sort by another block.
 const MANY: u64 = 1 << 63;
@@ -32,16 +34,59 @@ struct Cell {
 #[derive(Debug)]
 pub(crate) struct Shadow {
     cells: Box<[Cell]>,
+    /// Who changed a cell by an atomic, of kernels that have them.
+    atomics: Option<Box<[AtomicU64]>>,
+    /// Address of the first byte.
+    base: u64,
     shift: u32,
+    /// Several threads use it.
+    parallel: bool,
     raced: AtomicBool,
 }
 
 /// One warp's instruction.
 #[derive(Clone, Copy)]
 pub(crate) struct Stamp {
+    /// As words number blocks.
     block: u64,
     warp: u32,
     word: u64,
+}
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// An atomic; whether its result is looked at.
+    Atomic {
+        observes: bool,
+    },
+    /// A store meant to be seen by others.
+    Signal,
+    /// A load meant to see what others store.
+    Poll,
+}
+
+/// What the other party of a race did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Did {
+    Wrote,
+    Read,
+    /// By an atomic, or a store meant to be seen.
+    Changed,
+}
+
+impl Access {
+    /// Whether two accesses race, if nothing orders them.
+    fn conflicts(self, other: Did) -> bool {
+        match self {
+            Self::Read => other != Did::Read,
+            Self::Write => true,
+            Self::Atomic { .. } | Self::Signal => other != Did::Changed,
+            Self::Poll => other == Did::Wrote,
+        }
+    }
 }
 
 /// The other party of a race: block number, warp, what it did, its instruction.
@@ -49,15 +94,15 @@ pub(crate) struct Stamp {
 pub(crate) struct Rival {
     pub block: u64,
     pub warp: u32,
-    pub wrote: bool,
+    pub did: Did,
     pub inst: Option<u32>,
 }
 
-/// A race between blocks, found when the launch has ended: byte offset, the writing and the other instruction.
+/// A race between blocks, found when the launch has ended: byte offset, a plain access and the other one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockRace {
     pub offset: u64,
-    pub writer: Rival,
+    pub plain: Rival,
     /// `None` when only the lowest of several writers is known.
     pub other: Option<Rival>,
 }
@@ -65,7 +110,7 @@ pub(crate) struct BlockRace {
 impl Stamp {
     pub fn new(block: u64, warp: u32, clock: &Clock, inst: u32) -> Self {
         let time = if clock.time >= LATE { 0 } else { clock.time };
-        let number = (block + 1) & 0x1ff_ffff;
+        let number = word_number(block);
         let word = number << BLOCK_SHIFT
             | u64::from(warp) << WARP_SHIFT
             | u64::from(time) << TIME_SHIFT
@@ -86,20 +131,25 @@ fn time_of(word: u64) -> u32 {
     (word >> TIME_SHIFT) as u32 & LATE
 }
 
-fn rival(word: u64, wrote: bool) -> Rival {
+fn rival(word: u64, did: Did) -> Rival {
     let inst = word & NO_INST;
     let inst = (inst != NO_INST).then_some(inst as u32);
-    Rival { block: block_of(word).wrapping_sub(1), warp: warp_of(word), wrote, inst }
+    Rival { block: block_of(word).wrapping_sub(1), warp: warp_of(word), did, inst }
 }
 
+/// What is all zeros when it is empty.
+trait Zeroed {}
+impl Zeroed for Cell {}
+impl Zeroed for AtomicU64 {}
+
 /// So many empty cells, untouched by this process until they are used.
-fn zeroed(count: usize) -> Box<[Cell]> {
+fn zeroed<T: Zeroed>(count: usize) -> Box<[T]> {
     // A slice of cells cannot exceed the address space: allocations have fewer than 2³⁵ bytes.
-    let layout = std::alloc::Layout::array::<Cell>(count).expect("the layout fits the address space");
-    // SAFETY: there is at least one cell, so the layout is not empty; a cell is two atomic integers, for which all zeros is a
-    // value; the box frees with the same layout.
+    let layout = std::alloc::Layout::array::<T>(count).expect("the layout fits the address space");
+    // SAFETY: there is at least one cell, so the layout is not empty; a cell is one or two atomic integers, for which all
+    // zeros is a value; the box frees with the same layout.
     unsafe {
-        let first = std::alloc::alloc_zeroed(layout).cast::<Cell>();
+        let first = std::alloc::alloc_zeroed(layout).cast::<T>();
         if first.is_null() {
             std::alloc::handle_alloc_error(layout);
         }
@@ -107,18 +157,44 @@ fn zeroed(count: usize) -> Box<[Cell]> {
     }
 }
 
+/// A cell's words: writer, reader, who changed it by an atomic.
+type Words = (u64, u64, u64);
+
 impl Shadow {
-    pub fn new(bytes: u64, grain: u32) -> Self {
+    /// For an allocation of `bytes` at `base`, of which kernels access `grain` at least; whether they have atomics, and
+    /// whether several threads run them.
+    pub fn new(base: u64, bytes: u64, grain: u32, atomics: bool, parallel: bool) -> Self {
         let shift = grain.trailing_zeros();
         let count = (bytes >> shift) as usize + 1;
         // Zeroed pages come from the system without being touched: memory is taken only where kernels go.
-        let cells = zeroed(count);
-        Self { cells, shift, raced: AtomicBool::new(false) }
+        let atomics = atomics.then(|| zeroed(count));
+        Self { cells: zeroed(count), atomics, base, shift, parallel, raced: AtomicBool::new(false) }
     }
 
     #[inline(always)]
     fn range(&self, offset: u64, bytes: u32) -> std::ops::RangeInclusive<usize> {
         (offset >> self.shift) as usize..=((offset + u64::from(bytes) - 1) >> self.shift) as usize
+    }
+
+    /// Asks for the cells of lanes' accesses before they are looked at one by one, so that they come from memory together.
+    #[inline(always)]
+    pub fn prefetch(&self, offsets: impl Iterator<Item = u64>) {
+        let mut last = usize::MAX;
+        for offset in offsets {
+            let index = (offset >> self.shift) as usize;
+            // Four cells share a line.
+            if index / 4 != last {
+                last = index / 4;
+                crate::memory::prefetch(self.cells.as_ptr().wrapping_add(index));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn words(&self, index: usize, order: std::sync::atomic::Ordering) -> Words {
+        let cell = &self.cells[index];
+        let changed = self.atomics.as_ref().map_or(0, |a| a[index].load(order));
+        (cell.writer.load(order), cell.reader.load(order), changed)
     }
 
     /// An access by one lane; tells whom it races with, if that can be told now. `same`: a write that changes nothing.
@@ -129,27 +205,37 @@ impl Shadow {
         order: Order<'_>,
         offset: u64,
         bytes: u32,
-        write: bool,
+        how: Access,
         same: impl Fn() -> bool,
     ) -> Option<Rival> {
         let mut found = None;
-        for cell in &self.cells[self.range(offset, bytes)] {
-            let (w, r) = (cell.writer.load(Relaxed), cell.reader.load(Relaxed));
-            let mine = if write { w } else { r };
-            // The usual cases: a read of what nobody writes, by anybody; an access to what only this warp touches.
-            let alone = |x: u64| x == 0 || (x & !MANY) >> WARP_SHIFT == s.word >> WARP_SHIFT && x & MANY == 0;
-            if alone(w) && (!write || alone(r)) && alone(mine) {
-                if mine != s.word {
-                    put(if write { &cell.writer } else { &cell.reader }, s);
+        for index in self.range(offset, bytes) {
+            let words = self.words(index, Relaxed);
+            let (w, r, a) = words;
+            // The usual cases: an access to what only this warp touches; a read of what nobody writes, by anybody.
+            let quiet = |x: u64| x == 0 || (x ^ s.word) >> WARP_SHIFT == 0;
+            match how {
+                Access::Read if quiet(w) && quiet(a) => {
+                    // On record, or a higher block than one of several on record.
+                    let unwritten = w | a == 0 && order.sync.is_none();
+                    let known = (r & MANY != 0 && block_of(r) < s.block || r == s.word | MANY) && unwritten;
+                    if r == s.word || known {
+                        continue;
+                    }
+                    if quiet(r) || unwritten {
+                        self.record(&self.cells[index].reader, s, index);
+                        continue;
+                    }
                 }
-                continue;
+                Access::Write if quiet(w) && quiet(r) && quiet(a) => {
+                    if w != s.word {
+                        self.record(&self.cells[index].writer, s, index);
+                    }
+                    continue;
+                }
+                _ => {}
             }
-            // What many blocks read and none writes: nothing new, as long as a lower block is on record.
-            let lower = block_of(r) < s.block || r & !MANY == s.word;
-            if !write && w == 0 && r & MANY != 0 && lower && order.sync.is_none() {
-                continue;
-            }
-            let rival = self.judge(cell, s, order, (w, r), write, &same);
+            let rival = self.judge(index, s, order, words, how, &same);
             found = found.or(rival);
         }
         found
@@ -158,47 +244,81 @@ impl Shadow {
     #[inline(never)]
     fn judge(
         &self,
-        cell: &Cell,
+        index: usize,
         s: &Stamp,
         order: Order<'_>,
-        (w, r): (u64, u64),
-        write: bool,
+        words: Words,
+        how: Access,
         same: &dyn Fn() -> bool,
     ) -> Option<Rival> {
         let mut found = None;
-        let others = [(w, true), (r, false)];
-        for (x, wrote) in others.into_iter().filter(|(x, wrote)| *x != 0 && (write || *wrote)) {
-            let unordered = if block_of(x) == s.block {
-                let mine = time_of(x) == 0 || order.clock.ordered(s.warp, warp_of(x), time_of(x));
-                !(mine || write && same())
-            } else if let Some(sync) = order.sync {
-                !(sync.ordered(s.block, block_of(x), time_of(x)) || write && same())
+        let (w, r, a) = words;
+        let plain = matches!(how, Access::Read | Access::Write);
+        let is_ordered = |x: u64| {
+            if block_of(x) == s.block {
+                time_of(x) == 0 || order.clock.ordered(s.warp, warp_of(x), time_of(x))
             } else {
-                false
-            };
-            if unordered {
-                found = Some(rival(x, wrote));
+                // Without the order of blocks, races between them are read off the cells at the end.
+                order.sync.is_none_or(|sync| sync.ordered(s.block, block_of(x), warp_of(x), time_of(x)))
+            }
+        };
+        let others = [(w, Did::Wrote), (r, Did::Read), (a, Did::Changed)];
+        for (x, did) in others.into_iter().filter(|(x, did)| *x != 0 && how.conflicts(*did)) {
+            // An atomic's location, as far as its address is that of the cell.
+            let location = self.base + ((index as u64) << self.shift);
+            let seen = |sync: &Sync| plain && did == Did::Changed && sync.has_observed(s.block, location);
+            let harmless = || how == Access::Write && did != Did::Changed && same();
+            if !is_ordered(x) && !order.sync.is_some_and(seen) && !harmless() {
+                found = Some(rival(x, did));
             }
         }
-        let slot = if write { &cell.writer } else { &cell.reader };
-        let mine = if write { w } else { r };
+        let cell = &self.cells[index];
+        let changed = self.atomics.as_ref().map(|a| &a[index]);
         if order.sync.is_some() {
             // On one thread, the latest access is what later ones must be ordered after.
-            slot.store(s.word, Relaxed);
-            if write {
-                cell.reader.store(0, Relaxed);
+            match how {
+                Access::Read => cell.reader.store(s.word, Relaxed),
+                Access::Write => {
+                    cell.writer.store(s.word, Relaxed);
+                    cell.reader.store(0, Relaxed);
+                    if let Some(changed) = changed {
+                        changed.store(0, Relaxed);
+                    }
+                }
+                // Who does not look at what another block made of the cell must not hide it.
+                Access::Atomic { observes: false } | Access::Signal if a != 0 && !is_ordered(a) => {}
+                Access::Atomic { .. } | Access::Signal => {
+                    if let Some(changed) = changed {
+                        changed.store(s.word, Relaxed);
+                    }
+                }
+                Access::Poll => {}
             }
             return found;
         }
-        if write && mine != 0 && block_of(mine) != s.block && same() {
-            return found;
-        }
-        put(slot, s);
-        let (w, r) = (cell.writer.load(Relaxed), cell.reader.load(Relaxed));
-        if raced(w, r) {
-            self.raced.store(true, Relaxed);
+        match how {
+            // Of blocks that write the same, one is on record.
+            Access::Write if w != 0 && block_of(w) != s.block && same() => {}
+            Access::Write => self.record(&cell.writer, s, index),
+            Access::Read => self.record(&cell.reader, s, index),
+            Access::Atomic { .. } | Access::Signal => {
+                if let Some(changed) = changed {
+                    self.record(changed, s, index);
+                }
+            }
+            Access::Poll => {}
         }
         found
+    }
+
+    /// Puts an access on record, and notes whether the cell shows a race now: of two blocks that come at the same time, the
+    /// later one sees both.
+    #[inline(always)]
+    fn record(&self, slot: &AtomicU64, s: &Stamp, index: usize) {
+        put(slot, s, self.parallel);
+        if raced(self.words(index, SeqCst)) {
+            self.raced.store(true, Relaxed);
+        }
     }
 
     /// Races between blocks, at most one for each pair of instructions.
@@ -208,24 +328,40 @@ impl Shadow {
         if !self.raced.load(Relaxed) {
             return out;
         }
-        for (i, cell) in self.cells.iter().enumerate() {
-            let (w, r) = (cell.writer.load(Relaxed), cell.reader.load(Relaxed));
-            if raced(w, r) && seen.insert((w & NO_INST, r & NO_INST)) {
-                let other = if w & MANY != 0 || r == 0 { None } else { Some(rival(r, false)) };
-                out.push(BlockRace { offset: (i as u64) << self.shift, writer: rival(w, true), other });
+        for index in 0..self.cells.len() {
+            let (w, r, a) = self.words(index, Relaxed);
+            let offset = (index as u64) << self.shift;
+            let mut add = |plain: (u64, Did), other: (u64, Did), named: bool| {
+                if seen.insert((plain.0 & NO_INST, other.0 & NO_INST, other.1)) {
+                    let other = named.then(|| rival(other.0, other.1));
+                    out.push(BlockRace { offset, plain: rival(plain.0, plain.1), other });
+                }
+            };
+            if w & MANY != 0 || conflict(w, r) {
+                add((w, Did::Wrote), (r, Did::Read), w & MANY == 0);
+            }
+            for plain in [(w, Did::Wrote), (r, Did::Read)].into_iter().filter(|p| conflict(p.0, a)) {
+                add(plain, (a, Did::Changed), true);
             }
         }
         out
     }
 }
 
-fn raced(w: u64, r: u64) -> bool {
-    w != 0 && (w & MANY != 0 || (r != 0 && (r & MANY != 0 || block_of(r) != block_of(w))))
+/// Whether two sorts of access were by different blocks.
+#[inline(always)]
+fn conflict(x: u64, y: u64) -> bool {
+    x != 0 && y != 0 && ((x | y) & MANY != 0 || block_of(x) != block_of(y))
+}
+
+#[inline(always)]
+fn raced((w, r, a): Words) -> bool {
+    w & MANY != 0 || conflict(w, r) || conflict(a, w) || conflict(a, r)
 }
 
 /// Keeps the access of the lowest block, the latest of that block, and whether there were others.
 #[inline(always)]
-fn put(slot: &AtomicU64, s: &Stamp) {
+fn put(slot: &AtomicU64, s: &Stamp, parallel: bool) {
     let mut old = slot.load(Relaxed);
     loop {
         let new = if old == 0 {
@@ -240,7 +376,11 @@ fn put(slot: &AtomicU64, s: &Stamp) {
         if new == old {
             return;
         }
-        match slot.compare_exchange_weak(old, new, Relaxed, Relaxed) {
+        if !parallel {
+            slot.store(new, Relaxed);
+            return;
+        }
+        match slot.compare_exchange_weak(old, new, SeqCst, Relaxed) {
             Ok(_) => return,
             Err(now) => old = now,
         }
@@ -252,50 +392,4 @@ fn put(slot: &AtomicU64, s: &Stamp) {
 pub(crate) struct Order<'a> {
     pub clock: &'a Clock,
     pub sync: Option<&'a Sync>,
-}
-
-/// What blocks know of each other through fences and atomics.
-///
-/// A block that executes a fence and then an atomic (or a store that others poll) publishes all it did before; a block that
-/// afterwards reads that location atomically learns what was published there.
-#[derive(Debug, Default)]
-pub(crate) struct Sync {
-    state: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// By location: block → time before which its accesses are published there.
-    at: HashMap<u64, HashMap<u64, u32>>,
-    /// By block: block → time before which its accesses come before what the block does now.
-    of: HashMap<u64, HashMap<u64, u32>>,
-}
-
-impl Sync {
-    fn ordered(&self, me: u64, other: u64, time: u32) -> bool {
-        let known = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        time == 0 || known.of.get(&me).and_then(|k| k.get(&other)).is_some_and(|seen| time < *seen)
-    }
-
-    /// `block` reads `location` atomically, and, if `publishes` (its time, already advanced), writes it after a fence.
-    pub fn meet(&self, block: u64, location: u64, publishes: Option<u32>) {
-        let mut known = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let me = (block + 1) & 0x1ff_ffff;
-        let known = &mut *known;
-        let mine = known.of.entry(me).or_default();
-        if let Some(there) = known.at.get(&location) {
-            for (other, time) in there {
-                let seen = mine.entry(*other).or_default();
-                *seen = (*seen).max(*time);
-            }
-        }
-        if let Some(time) = publishes {
-            mine.insert(me, time);
-            let there = known.at.entry(location).or_default();
-            for (other, time) in mine.iter() {
-                let seen = there.entry(*other).or_default();
-                *seen = (*seen).max(*time);
-            }
-        }
-    }
 }

@@ -3,3 +3,4 @@
 pub(crate) mod clock;
 pub(crate) mod global;
 pub(crate) mod shared;
+pub(crate) mod sync;

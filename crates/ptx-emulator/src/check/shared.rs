@@ -1,6 +1,9 @@
 //! Shared memory's shadow: who wrote and who read each few bytes last.
 
+use std::collections::HashMap;
+
 use super::clock::Clock;
+use super::global::{Access, Did};
 
 /// A copy by `cp.async` is on its way here.
 const PENDING: u64 = 1 << 63;
@@ -19,6 +22,15 @@ struct Cell {
     readers: u64,
 }
 
+/// Who changed a cell by atomics since the last plain write.
+#[derive(Debug)]
+struct Atomics {
+    /// By warp: when last (0: not), and by which instruction.
+    at: [(u32, u32); 32],
+    /// Warps that have looked at the latest value: all these atomics come before what they do now.
+    observers: u32,
+}
+
 /// A fault that the shadow knows of; the instruction is the other party's, where it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -27,7 +39,7 @@ pub(crate) enum Fault {
     /// Between two variables.
     Outside,
     /// The other warp, what it did, its instruction.
-    Race(u32, &'static str, Option<u32>),
+    Race(u32, Did, Option<u32>),
 }
 
 /// Shadow of a block's shared memory.
@@ -37,6 +49,8 @@ pub(crate) struct SharedShadow {
     /// log₂ of the bytes of a cell.
     shift: u32,
     window: u32,
+    /// By cell; of cells whose writer is not [`ATOMIC`] what is here is out of date.
+    atomics: HashMap<usize, Atomics>,
     /// Copies on their way.
     pub pending: u32,
 }
@@ -56,6 +70,7 @@ impl SharedShadow {
         self.shift = grain.trailing_zeros();
         self.window = 0;
         self.pending = 0;
+        self.atomics.clear();
         self.cells.clear();
         self.cells.resize((bytes as usize >> self.shift) + 1, Cell::default());
         let mut end = 0;
@@ -69,18 +84,17 @@ impl SharedShadow {
     }
 
     /// The stamp of an instruction; to be made anew for each.
-    pub fn stamp(&mut self, clock: &Clock, me: u32, inst: u32, atomic: bool) -> Stamp {
+    pub fn stamp(&mut self, clock: &Clock, me: u32, inst: u32) -> Stamp {
         if clock.time >> 16 != self.window {
             // Readers' times would be ambiguous: forget them. That may miss a race, never invent one.
             self.window = clock.time >> 16;
             self.cells.iter_mut().for_each(|c| c.readers = 0);
         }
         let (me64, time) = (u64::from(me), u64::from(clock.time));
-        let flag = if atomic { ATOMIC } else { 0 };
         Stamp {
             me,
             full: clock.full(me),
-            writer: flag | me64 << 56 | time << 24 | u64::from(inst).min(NO_INST),
+            writer: me64 << 56 | time << 24 | u64::from(inst).min(NO_INST),
             readers: 1 << (32 + me64) | (time & 0xffff) << 16 | u64::from(inst).min(0xffff),
         }
     }
@@ -97,7 +111,8 @@ impl SharedShadow {
         let mut fault = None;
         let window = self.window << 16;
         let range = self.range(offset, bytes);
-        for cell in &mut self.cells[range] {
+        for index in range {
+            let cell = &mut self.cells[index];
             let since = window | (cell.readers >> 16 & 0xffff) as u32;
             cell.readers = if since < s.full { s.readers } else { cell.readers | 1 << (32 + s.me) };
             if cell.readers << 32 == 0 {
@@ -105,11 +120,63 @@ impl SharedShadow {
             }
             let w = cell.writer;
             let time = (w >> 24) as u32;
-            if w == 0 || w & PENDING != 0 || (time >= s.full && (w >> 56) as u32 & 63 != s.me) {
-                fault = fault.or(suspect(w, s, clock, false, "write"));
+            let others = w & ATOMIC != 0 || (w >> 56) as u32 & 63 != s.me;
+            if w == 0 || w & PENDING != 0 || (time >= s.full && others) {
+                fault = fault.or(self.suspect(index, w, s, clock));
             }
         }
         fault
+    }
+
+    /// An atomic, or a store or load meant for other warps, by one lane.
+    pub fn synchronise(
+        &mut self,
+        s: &Stamp,
+        clock: &Clock,
+        offset: u32,
+        bytes: u32,
+        how: Access,
+    ) -> Option<Fault> {
+        let changes = how != Access::Poll;
+        let observes = matches!(how, Access::Poll | Access::Atomic { observes: true });
+        let mut fault = None;
+        for index in self.range(offset, bytes) {
+            let cell = self.cells[index];
+            let w = cell.writer;
+            let is_atomic = w & ATOMIC != 0 && w & PENDING == 0;
+            if !is_atomic && (w != 0 || how != Access::Signal) {
+                fault = fault.or(self.suspect(index, w, s, clock));
+            }
+            if changes {
+                fault = fault.or(self.read_by_others(index, s, clock));
+            }
+            let entry = self.atomics.entry(index).or_insert(Atomics { at: [(0, 0); 32], observers: 0 });
+            if !is_atomic {
+                *entry = Atomics { at: [(0, 0); 32], observers: 0 };
+            }
+            if changes {
+                let inst = (s.writer & NO_INST) as u32;
+                entry.at[s.me as usize & 31] = ((s.writer >> 24) as u32, inst);
+                entry.observers = 0;
+                self.cells[index] = Cell { writer: s.writer | ATOMIC, readers: 0 };
+            }
+            entry.observers |= u32::from(observes) << s.me;
+        }
+        fault
+    }
+
+    /// A plain read by another warp that nothing orders before this access.
+    #[inline(always)]
+    fn read_by_others(&self, index: usize, s: &Stamp, clock: &Clock) -> Option<Fault> {
+        let cell = &self.cells[index];
+        let others = (cell.readers >> 32) as u32 & !(1 << s.me);
+        let since = self.window << 16 | (cell.readers >> 16 & 0xffff) as u32;
+        if others == 0 || since < s.full {
+            return None;
+        }
+        let racing = crate::exec::lanes(others).find(|w| !clock.ordered(s.me, *w as u32, since))?;
+        let inst = cell.readers as u32 & 0xffff;
+        Some(Fault::Race(racing as u32, Did::Read, (inst != 0xffff).then_some(inst)))
     }
 
     /// A write by one lane. `same` tells whether it changes nothing; two warps that write the same value do not race.
@@ -123,33 +190,21 @@ impl SharedShadow {
         same: impl Fn() -> bool,
     ) -> Option<Fault> {
         let mut fault = None;
-        let window = self.window << 16;
-        let range = self.range(offset, bytes);
-        for cell in &mut self.cells[range] {
-            let others = (cell.readers >> 32) as u32 & !(1 << s.me);
-            let since = window | (cell.readers >> 16 & 0xffff) as u32;
-            if others != 0 && since >= s.full {
-                let racing = crate::exec::lanes(others).find(|w| !clock.ordered(s.me, *w as u32, since));
-                if let Some(w) = racing
-                    && !same()
-                {
-                    let inst = cell.readers as u32 & 0xffff;
-                    fault = fault.or(Some(Fault::Race(w as u32, "read", (inst != 0xffff).then_some(inst))));
-                }
+        for index in self.range(offset, bytes) {
+            let found = self.read_by_others(index, s, clock);
+            if found.is_some() && !same() {
+                fault = fault.or(found);
             }
-            let w = cell.writer;
-            if w != 0 && (w & PENDING != 0 || ((w >> 24) as u32 >= s.full && (w >> 56) as u32 & 63 != s.me)) {
-                let found = suspect(w, s, clock, s.writer & ATOMIC != 0, "write");
-                if found.is_some() && !same() {
+            let w = self.cells[index].writer;
+            let others = w & (ATOMIC | PENDING) != 0 || (w >> 56) as u32 & 63 != s.me;
+            if w != 0 && (w & PENDING != 0 || ((w >> 24) as u32 >= s.full && others)) {
+                let found = self.suspect(index, w, s, clock);
+                // Two warps that write the same do not race; atomics make of it what they will.
+                if found.is_some() && (w & ATOMIC != 0 || !same()) {
                     fault = fault.or(found);
                 }
             }
-            if w == 0 && s.writer & ATOMIC != 0 {
-                // An atomic reads what it replaces.
-                fault = fault.or(Some(Fault::Unset));
-            }
-            cell.writer = s.writer;
-            cell.readers = 0;
+            self.cells[index] = Cell { writer: s.writer, readers: 0 };
         }
         fault
     }
@@ -169,23 +224,35 @@ impl SharedShadow {
         self.cells[range].iter_mut().for_each(|c| c.writer = s.writer);
         self.pending = self.pending.saturating_sub(1);
     }
-}
 
-#[cold]
-fn suspect(w: u64, s: &Stamp, clock: &Clock, atomic: bool, what: &'static str) -> Option<Fault> {
-    if w == 0 {
-        return Some(Fault::Unset);
+    /// What is wrong with an access to a cell that was last written as `w` says.
+    #[cold]
+    fn suspect(&self, index: usize, w: u64, s: &Stamp, clock: &Clock) -> Option<Fault> {
+        if w == 0 {
+            return Some(Fault::Unset);
+        }
+        if w == GAP {
+            return Some(Fault::Outside);
+        }
+        if w & PENDING != 0 {
+            return Some(Fault::Pending);
+        }
+        let (warp, time) = ((w >> 56) as u32 & 63, (w >> 24) as u32);
+        if w & ATOMIC != 0
+            && let Some(atomics) = self.atomics.get(&index)
+        {
+            if atomics.observers >> s.me & 1 != 0 {
+                return None;
+            }
+            let unordered =
+                |(warp, at): &(usize, &(u32, u32))| at.0 != 0 && !clock.ordered(s.me, *warp as u32, at.0);
+            let (warp, at) = atomics.at.iter().enumerate().find(unordered)?;
+            return Some(Fault::Race(warp as u32, Did::Changed, Some(at.1)));
+        }
+        if clock.ordered(s.me, warp, time) {
+            return None;
+        }
+        let inst = w & NO_INST;
+        Some(Fault::Race(warp, Did::Wrote, (inst != NO_INST).then_some(inst as u32)))
     }
-    if w == GAP {
-        return Some(Fault::Outside);
-    }
-    if w & PENDING != 0 {
-        return Some(Fault::Pending);
-    }
-    let (warp, time) = ((w >> 56) as u32 & 63, (w >> 24) as u32);
-    if (atomic && w & ATOMIC != 0) || clock.ordered(s.me, warp, time) {
-        return None;
-    }
-    let inst = w & NO_INST;
-    Some(Fault::Race(warp, what, (inst != NO_INST).then_some(inst as u32)))
 }

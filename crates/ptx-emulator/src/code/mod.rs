@@ -203,6 +203,8 @@ pub(crate) struct Code {
     /// Bytes of the smallest access to shared and to global memory: grain of the race checks.
     pub shared_grain: u32,
     pub global_grain: u32,
+    /// Some global memory is changed by atomics, or by stores meant to be seen by others.
+    pub global_atomics: bool,
     /// The order of blocks may show in the results.
     pub ordered: bool,
     /// Barriers that not all warps take part in.

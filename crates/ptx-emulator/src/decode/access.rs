@@ -4,7 +4,7 @@ use super::operands::class_of_type;
 use super::{Decoder, Instance, Opcode, Result};
 use crate::code::{Inst, NONE, Traffic, Work};
 use crate::counters::InstructionClass;
-use crate::exec::ops::address::{LONG, SIGNED, SYNC, WIDE};
+use crate::exec::ops::address::{LONG, OBSERVES, RELEASES, SIGNED, STRONG, SYNC, WIDE};
 use crate::exec::ops::{asynchronous, atomic, memory, moves};
 use crate::ptx::{Class, Operand, Statement};
 
@@ -74,10 +74,9 @@ impl<'a> Decoder<'a> {
         while op.one_of(&CACHE).is_some() {}
         let mut acquires = false;
         while let Some(order) = op.one_of(&SEEN) {
-            flags |= SYNC;
-            if matches!(order.as_str(), "release" | "acq_rel" | "sc") {
-                flags |= atomic::FENCED;
-            }
+            flags |= SYNC | if is_store { 0 } else { OBSERVES };
+            flags |= if order == "volatile" { 0 } else { STRONG };
+            flags |= if releases(&order) { RELEASES } else { 0 };
             acquires |= order != "volatile" || !is_store;
         }
         op.one_of(&SCOPES);
@@ -160,6 +159,9 @@ impl<'a> Decoder<'a> {
             _ => return Err(format!("the space `.{space}` is not supported here")),
         };
         self.note_access(space, is_store, bytes * u32::from(lanes));
+        if is_store && flags & SYNC != 0 && matches!(space, "global" | "") {
+            self.code.global_atomics = true;
+        }
         // A load that waits for what other blocks store: their order matters.
         if acquires && matches!(space, "global" | "") {
             self.code.ordered = true;
@@ -253,9 +255,7 @@ impl<'a> Decoder<'a> {
         inst.flags =
             bytes.trailing_zeros() as u16 | if wide { WIDE } else { 0 } | if bytes == 8 { LONG } else { 0 };
         inst.target = operation.code();
-        if matches!(order.as_deref(), Some("acquire" | "release" | "acq_rel" | "sc")) {
-            inst.flags |= atomic::FENCED;
-        }
+        inst.flags |= if order.as_deref().is_some_and(releases) { RELEASES } else { 0 };
         let wanted = if name == "cas" { 2 } else { 1 };
         if values.len() != wanted {
             return Err("another number of operands expected".to_owned());
@@ -274,7 +274,9 @@ impl<'a> Decoder<'a> {
                 result_used = instance.function.body.iter().any(|other| reads(other, d));
             }
         }
+        inst.flags |= if result_used { OBSERVES } else { 0 };
         if !space.starts_with("shared") {
+            self.code.global_atomics = true;
             self.code.ordered |= result_used || operation.depends_on_order();
             self.code.global_grain = self.code.global_grain.min(bytes);
         }
@@ -349,6 +351,11 @@ impl<'a> Decoder<'a> {
         self.push(inst);
         Ok(true)
     }
+}
+
+/// Whether an access of this order publishes what came before it.
+fn releases(order: &str) -> bool {
+    matches!(order, "release" | "acq_rel" | "sc")
 }
 
 /// Whether a statement reads a register: it is an operand that is not the first, part of an address, or the guard.

@@ -5,7 +5,7 @@ use super::{Decoder, Instance, Opcode, Result};
 use crate::code::{Handler, Inst, Work};
 use crate::counters::InstructionClass;
 use crate::exec::ops::convert::{Kind, Spec};
-use crate::exec::ops::{compare, convert, float, half, integer, special};
+use crate::exec::ops::{carry, compare, convert, float, half, integer, special};
 use crate::ptx::{Class, Operand, Statement};
 use crate::soft::Rounding;
 
@@ -22,6 +22,8 @@ impl<'a> Decoder<'a> {
             "testp" => self.testp(instance, s, op)?,
             "cvt" => self.convert(instance, s, op)?,
             "szext" => return Ok(false),
+            "addc" | "subc" | "madc" => self.carry(instance, s, op)?,
+            "add" | "sub" | "mad" if op.has("cc") => self.carry(instance, s, op)?,
             _ => {
                 // Whether it is arithmetic shows only when its modifiers are taken: those of others stay as they are.
                 let mut tried = op.clone();
@@ -102,7 +104,7 @@ impl<'a> Decoder<'a> {
     fn narrow(&mut self, op: &mut Opcode, base: &str, ty: &str) -> Option<(Handler, i64)> {
         let approximate = op.flag("approx");
         op.flag("rn");
-        let mut imm = 0;
+        let mut imm = half::format(ty);
         for (flag, bit) in [("ftz", half::FTZ), ("sat", half::SAT), ("NaN", half::NAN), ("relu", half::RELU)]
         {
             if op.flag(flag) {
@@ -120,9 +122,9 @@ impl<'a> Decoder<'a> {
             Work::F16(n * each),
         );
         let handler = if base == "fma" {
-            half::ternary(ty)
+            Some(half::ternary())
         } else {
-            half::unary(base, ty).or_else(|| half::binary(base, ty))
+            half::unary(base).or_else(|| half::binary(base))
         };
         handler.map(|h| (h, imm))
     }
@@ -135,6 +137,9 @@ impl<'a> Decoder<'a> {
             "mul" | "mad" | "mul24" | "mad24" => {
                 if let Some(part) = op.one_of(&["lo", "hi", "wide"]) {
                     name = format!("{base}.{part}");
+                }
+                if base.starts_with("mad") && op.flag("sat") {
+                    name += ".sat";
                 }
             }
             "add" | "sub" if op.flag("sat") => name = format!("{base}.sat"),
@@ -173,6 +178,53 @@ impl<'a> Decoder<'a> {
                 .or_else(|| integer::ternary(&name, ty)),
         };
         handler.map(|h| (h, imm))
+    }
+
+    /// `add.cc`, `addc` and their kin: sums with the carry that goes from one instruction to the next.
+    fn carry(&mut self, instance: &mut Instance<'a>, s: &Statement, op: &mut Opcode) -> Result<()> {
+        self.class(InstructionClass::Integer, Work::None);
+        let ty = op.last()?;
+        let class = class_of_type(&ty)?;
+        if !matches!(ty.as_str(), "u32" | "s32" | "u64" | "s64") {
+            return Err(format!("the type `.{ty}` is not supported here"));
+        }
+        let mut inst = Inst::new(carry::sum());
+        inst.flags = match op.base.clone().as_str() {
+            "add" | "addc" => carry::ADD,
+            "sub" | "subc" => carry::SUBTRACT,
+            _ if op.flag("lo") => carry::LOW,
+            _ if op.flag("hi") => carry::HIGH,
+            _ => return Err("`.lo` or `.hi` expected".to_owned()),
+        };
+        inst.flags |= if class == Class::B64 { carry::LONG } else { 0 };
+        inst.flags |= if ty.starts_with('s') { carry::SIGNED } else { 0 };
+        let flag = match self.carry {
+            Some(flag) => flag,
+            None => {
+                let flag = self.temporary(Class::Pred);
+                "CC.CF".clone_into(&mut self.code.names[flag as usize]);
+                *self.carry.insert(flag)
+            }
+        };
+        if op.base.ends_with('c') {
+            inst.e = flag;
+        }
+        if op.flag("cc") {
+            inst.d2 = flag;
+        }
+        let (d, sources) = s.operands.split_first().ok_or("operands are missing")?;
+        let wanted = if op.base.starts_with("mad") { 3 } else { 2 };
+        if sources.len() != wanted {
+            return Err(format!("{} operands expected", wanted + 1));
+        }
+        inst.a = self.source(instance, s, &sources[0], class)?;
+        inst.b = self.source(instance, s, &sources[1], class)?;
+        if let Some(c) = sources.get(2) {
+            inst.c = self.source(instance, s, c, class)?;
+        }
+        inst.d = self.target(instance, s, d, class)?;
+        self.push(inst);
+        Ok(())
     }
 
     /// Results and sources of an arithmetic instruction.
@@ -242,11 +294,22 @@ impl<'a> Decoder<'a> {
             Some(_) => compare::XOR,
             None => 0,
         };
-        let handler = compare::comparison(&cmp, &ty, ftz, is_set)
+        let is_pair = ty.ends_with("x2");
+        if is_pair && is_set {
+            return Err(format!("the comparison `.{cmp}.{ty}` is not supported"));
+        }
+        let of = |ty: &str| compare::relation(&cmp, ty, ftz);
+        let imm = of(ty.trim_end_matches("x2"))
             .ok_or_else(|| format!("the comparison `.{cmp}.{ty}` is not supported"))?;
+        let handler = match (is_set, is_pair) {
+            (true, _) => compare::set(),
+            (_, true) => compare::setp_pair(),
+            _ => compare::fast(&cmp, &ty, ftz).unwrap_or_else(compare::setp_any),
+        };
         let class = class_of_type(&ty)?;
         let mut inst = Inst::new(handler);
         inst.flags = how;
+        inst.imm = imm;
         let (d, sources) = s.operands.split_first().ok_or("operands are missing")?;
         if sources.len() != if how == 0 { 2 } else { 3 } {
             return Err("another number of operands expected".to_owned());
@@ -269,6 +332,7 @@ impl<'a> Decoder<'a> {
                     inst.d = self.target(instance, s, p, Class::Pred)?;
                     inst.d2 = self.target(instance, s, q, Class::Pred)?;
                 }
+                _ if is_pair => return Err("two predicates expected".to_owned()),
                 p => inst.d = self.target(instance, s, p, Class::Pred)?,
             }
         }

@@ -118,7 +118,9 @@ impl<'a> Decoder<'a> {
         self.class(InstructionClass::Fence, Work::None);
         let within_block = op.has("cta");
         op.rest();
-        self.push(Inst::new(if within_block { Cx::nothing } else { warp::fence() }));
+        let mut inst = Inst::new(warp::fence());
+        inst.imm = i64::from(!within_block);
+        self.push(inst);
     }
 
     fn shuffle(&mut self, instance: &mut Instance<'a>, s: &Statement, op: &mut Opcode) -> Result<()> {

@@ -96,6 +96,8 @@ pub(crate) struct Decoder<'a> {
     layout: layout::Layout,
     parameters: Vec<Parameter>,
     stack: Vec<String>,
+    /// The carry flag, of kernels that use it.
+    carry: Option<u32>,
     /// What the note of the instructions being decoded says.
     note: Note,
 }
@@ -110,6 +112,7 @@ impl<'a> Decoder<'a> {
             layout: layout::Layout::new(text, function),
             parameters: layout::parameters(function),
             stack: Vec::new(),
+            carry: None,
             note: empty_note(),
         }
     }

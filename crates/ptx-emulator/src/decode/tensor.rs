@@ -4,7 +4,8 @@ use super::{Decoder, Instance, Opcode, Result};
 use crate::code::{Inst, Traffic, Work};
 use crate::counters::InstructionClass;
 use crate::exec::ops::address::WIDE;
-use crate::exec::ops::matrix::{self, Element, Shape};
+use crate::exec::ops::matrix;
+use crate::exec::ops::mma::{self, Element, Shape};
 use crate::ptx::{Class, Operand, Statement};
 
 impl<'a> Decoder<'a> {
@@ -27,57 +28,88 @@ impl<'a> Decoder<'a> {
         op.flag("sync");
         op.flag("aligned");
         let name = op.first()?;
+        let saturates = op.flag("satfinite");
+        // Of single bits the types are followed by what is done with them.
+        let counts = op.flag("popc");
+        let logic = if counts { op.one_of(&["and", "xor"]) } else { None };
         // C, B, A, D: the types stand in reverse order at the end.
         let (c, b, a, d) = (op.last()?, op.last()?, op.last()?, op.last()?);
-        if !(op.flag("row") && op.flag("col")) {
-            return Err("only `.row.col` products are supported".to_owned());
-        }
-        let saturates = op.flag("satfinite");
-        let unsupported = || format!("products `.{name}.{d}.{a}.{b}.{c}` are not supported");
-        let element = |ty: &str| match ty {
-            "f16" => Some(Element::F16),
-            "bf16" => Some(Element::Bf16),
-            "tf32" => Some(Element::Tf32),
-            "f64" => Some(Element::F64),
-            "s8" => Some(Element::S8),
-            "u8" => Some(Element::U8),
-            _ => None,
+        // The layouts stand before them.
+        let (by_b, by_a) = (op.last()?, op.last()?);
+        let unsupported = || format!("products `.{name}.{by_a}.{by_b}.{d}.{a}.{b}.{c}` are not supported");
+        let layout = |name: &str| match name {
+            "row" => Ok(false),
+            "col" => Ok(true),
+            _ => Err(unsupported()),
         };
-        let (Some(ea), Some(eb)) = (element(&a), element(&b)) else { return Err(unsupported()) };
-        let integer = |e: Element| matches!(e, Element::S8 | Element::U8);
+        let columns = [layout(&by_a)?, layout(&by_b)?];
+        let (Some(ea), Some(eb)) = (Element::named(&a), Element::named(&b)) else {
+            return Err(unsupported());
+        };
+        use Element::{B1, Bf16, F16, F64, S4, S8, Tf32, U4, U8};
         let (m, k) = match (name.as_str(), ea) {
-            ("m16n8k16", Element::F16 | Element::Bf16) => (16, 16),
-            ("m16n8k8", Element::F16 | Element::Bf16 | Element::Tf32) => (16, 8),
-            ("m16n8k4", Element::Tf32) => (16, 4),
-            ("m8n8k4", Element::F64) => (8, 4),
-            ("m8n8k16", Element::S8 | Element::U8) => (8, 16),
-            ("m16n8k16", Element::S8 | Element::U8) => (16, 16),
-            ("m16n8k32", Element::S8 | Element::U8) => (16, 32),
+            ("m16n8k16", F16 | Bf16) | ("m16n8k16", S8 | U8) => (16, 16),
+            ("m16n8k8", F16 | Bf16 | Tf32) => (16, 8),
+            ("m16n8k4", Tf32) => (16, 4),
+            ("m8n8k4", F16 | F64) => (8, 4),
+            ("m8n8k16", S8 | U8) => (8, 16),
+            ("m16n8k32", S8 | U8 | S4 | U4) => (16, 32),
+            ("m8n8k32", S4 | U4) => (8, 32),
+            ("m16n8k64", S4 | U4) => (16, 64),
+            ("m8n8k128", B1) => (8, 128),
+            ("m16n8k128", B1) => (16, 128),
+            ("m16n8k256", B1) => (16, 256),
             _ => return Err(unsupported()),
         };
-        let narrow = c == "f16";
+        let quads = ea == F16 && k == 4;
+        let float = |ty: &str| ty == "f16" || ty == "f32";
         let sums = match ea {
-            Element::F16 => c == d && (c == "f16" || c == "f32"),
-            Element::Bf16 | Element::Tf32 => c == "f32" && d == "f32",
-            Element::F64 => c == "f64" && d == "f64",
-            Element::S8 | Element::U8 => c == "s32" && d == "s32",
+            // The four small products may widen their sums.
+            F16 if quads => float(&c) && float(&d) && (c == d || c == "f16"),
+            F16 => c == d && float(&c),
+            Bf16 | Tf32 => c == "f32" && d == "f32",
+            F64 => c == "f64" && d == "f64",
+            S8 | U8 | S4 | U4 | B1 => c == "s32" && d == "s32",
         };
-        if !sums || (ea != eb && !(integer(ea) && integer(eb))) || (saturates && !integer(ea)) {
+        let alike = match (ea, eb) {
+            (S8 | U8, S8 | U8) | (S4 | U4, S4 | U4) => true,
+            _ => ea == eb,
+        };
+        let by_rows = columns == [false, true];
+        if !sums
+            || !alike
+            || (saturates && (!ea.is_integer() || ea == B1))
+            || counts != (ea == B1)
+            || !(by_rows || quads)
+        {
             return Err(unsupported());
         }
-        let shape = Shape { m, k, a: ea, b: eb, narrow, saturates };
-        let flops = (2 * m * 8 * k) as u32;
+        let shape = Shape {
+            m,
+            k,
+            a: ea,
+            b: eb,
+            narrow: [c == "f16", d == "f16"],
+            saturates,
+            xor: logic.as_deref() == Some("xor"),
+            columns,
+        };
+        if counts && logic.is_none() {
+            return Err("`.and.popc` or `.xor.popc` expected".to_owned());
+        }
+        let operations = shape.operations();
         let (work, handler, class) = match ea {
-            Element::F16 | Element::Bf16 => (Work::TensorF16(flops), matrix::mma(), Class::B32),
-            Element::Tf32 => (Work::TensorTf32(flops), matrix::mma(), Class::B32),
-            Element::F64 => (Work::F64(flops / 32), matrix::mma_double(), Class::B64),
-            Element::S8 | Element::U8 => (Work::TensorInt(flops), matrix::mma_integer(), Class::B32),
+            F16 if quads => (Work::TensorF16(operations), mma::mma_quads(), Class::B32),
+            F16 | Bf16 => (Work::TensorF16(operations), mma::mma(), Class::B32),
+            Tf32 => (Work::TensorTf32(operations), mma::mma(), Class::B32),
+            F64 => (Work::F64(operations / 32), mma::mma_double(), Class::B64),
+            _ => (Work::TensorInt(operations), mma::mma_integer(), Class::B32),
         };
         self.class(InstructionClass::Tensor, work);
-        let (na, nb, nc) = shape.registers();
+        let [na, nb, nc, nd] = shape.registers();
         let [vd, va, vb, vc] = &s.operands[..] else { return Err("four operands expected".to_owned()) };
         let mut more = Vec::new();
-        for v in parts(vd, nc)? {
+        for v in parts(vd, nd)? {
             more.push(self.target(instance, s, v, class)?);
         }
         for (vector, count) in [(va, na), (vb, nb), (vc, nc)] {
@@ -87,7 +119,7 @@ impl<'a> Decoder<'a> {
         }
         let mut inst = Inst::new(handler);
         inst.imm = shape.pack();
-        inst.more_defs = nc as u8;
+        inst.more_defs = nd as u8;
         inst.more = more.into();
         self.push(inst);
         Ok(())

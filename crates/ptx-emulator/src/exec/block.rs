@@ -6,7 +6,6 @@ use super::shuffle;
 use super::warp::{self, Pause, Warp};
 use crate::check::clock::Clock;
 use crate::check::shared::SharedShadow;
-use crate::code::Inst;
 use crate::finding::{FindingKind, Space};
 
 /// Instructions that a warp executes before the next has its turn (unless a barrier comes first): kernels whose warps
@@ -36,8 +35,6 @@ pub(crate) struct Block {
     pub shared: Vec<u64>,
     pub shadow: SharedShadow,
     pub clock: Clock,
-    /// A fence was executed since the last publication.
-    pub fenced: bool,
     barriers: Vec<Barrier>,
     warps: u32,
     /// Warps that have not ended.
@@ -68,7 +65,6 @@ impl Room {
         b.warps = self.warps.len() as u32;
         b.live = if b.warps == 32 { !0 } else { (1 << b.warps) - 1 };
         b.waiting = 0;
-        b.fenced = false;
         b.clock.start(self.warps.len());
         if launch.shared_shadow {
             b.shadow.start(launch.shared_bytes, launch.code.shared_grain, &launch.shared_ranges);
@@ -134,7 +130,6 @@ impl Room {
     ) {
         let time = if waits { self.block.clock.time } else { self.block.clock.tick() };
         let bit = 1_u32 << n;
-        let inst = &launch.code.insts[pc as usize];
         let block_number = self.block.number;
         let barrier = &mut self.block.barriers[number as usize];
         let place = |pc: u32| {
@@ -165,7 +160,6 @@ impl Room {
             barrier.waiting |= bit;
             self.block.waiting |= bit;
         }
-        let _: &Inst = inst;
         self.complete(launch, number as usize);
     }
 

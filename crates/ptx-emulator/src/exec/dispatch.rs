@@ -44,4 +44,18 @@ macro_rules! handler {
     };
 }
 
-pub(crate) use handler;
+/// The same, compiled once: for what takes its time in scalar code, whatever the CPU.
+macro_rules! slow_handler {
+    ($(#[$doc:meta])* $name:ident $(<$($g:ident : $bound:path),*>)? |$cx:ident, $i:ident| $body:block) => {
+        $(#[$doc])*
+        pub(crate) fn $name $(<$($g: $bound),* >)? () -> $crate::code::Handler {
+            unsafe fn plain $(<$($g: $bound),* >)? ($cx: &mut $crate::exec::Cx<'_>, $i: &$crate::code::Inst) {
+                // SAFETY: by the promise of whoever calls a handler, see `Handler`.
+                unsafe { $body }
+            }
+            plain $(::<$($g),* >)?
+        }
+    };
+}
+
+pub(crate) use {handler, slow_handler};

@@ -42,8 +42,10 @@ pub(crate) struct Launched<'a> {
     pub shared_shadow: bool,
     pub counting: bool,
     pub seed: Option<u64>,
+    /// Several threads run blocks.
+    pub parallel: bool,
     pub instruction_limit: u64,
-    pub sync: crate::check::global::Sync,
+    pub sync: crate::check::sync::Sync,
 }
 
 // SAFETY: the pointers of the views are to memory that `Memory` keeps alive and, being mutably borrowed by the launch,
@@ -53,7 +55,13 @@ unsafe impl Send for Launched<'_> {}
 unsafe impl Sync for Launched<'_> {}
 
 impl<'a> Launched<'a> {
-    pub fn new(launch: &'a Launch<'a>, code: &'a Code, module: &LoadedModule, memory: &mut Memory) -> Self {
+    pub fn new(
+        launch: &'a Launch<'a>,
+        code: &'a Code,
+        module: &LoadedModule,
+        memory: &mut Memory,
+        parallel: bool,
+    ) -> Self {
         // Bit patterns of 64-bit rows: both halves of each lane are set.
         let mut constants = code.constants.clone();
         for (row, symbol, addend) in &code.relocations {
@@ -103,8 +111,9 @@ impl<'a> Launched<'a> {
             },
             counting: launch.options.counters,
             seed: launch.options.seed,
+            parallel,
             instruction_limit: launch.options.instruction_limit,
-            sync: crate::check::global::Sync::default(),
+            sync: crate::check::sync::Sync::default(),
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) use cx::{Cx, RunError, Tally, Worker, lanes};
 pub(crate) use launched::Launched;
 
 use crate::error::LaunchError;
-use crate::launch::{Launch, Report, Stop};
+use crate::launch::{Launch, Options, Report, Stop};
 use crate::memory::{LoadedModule, Memory};
 use crate::report::collect;
 
@@ -43,13 +43,15 @@ pub(crate) fn run(
         return Ok(collect::refused(launch, excess));
     }
     let code = &data.codes[index];
-    let launched = Launched::new(launch, code, module, memory);
     let count = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
+    let Options { parallel, cooperative, .. } = launch.options;
+    let parallel = parallel && !cooperative && !code.ordered && count > 1 && rayon::current_num_threads() > 1;
+    let launched = Launched::new(launch, code, module, memory, parallel);
     let order = launch.options.seed.map(|seed| shuffled(count, seed));
     let block = |i: u64| order.as_ref().map_or(i, |o| o[i as usize]);
-    let worker = if launch.options.cooperative {
+    let worker = if cooperative {
         block::run_together(&launched, count)
-    } else if launch.options.parallel && !code.ordered && count > 1 {
+    } else if parallel {
         // Small chunks, so that threads finish together; what they gather is merged, which does not depend on the split.
         let chunk = (count / (rayon::current_num_threads() as u64 * 8)).clamp(1, 256);
         (0..count.div_ceil(chunk))

@@ -48,6 +48,8 @@ pub(crate) struct Warp {
     registers: Vec<u64>,
     predicates: Vec<u32>,
     stack: Vec<Path>,
+    /// Lanes that exist.
+    pub born: u32,
     /// Lanes that exist and have not left.
     pub alive: u32,
     executed: u64,
@@ -61,6 +63,8 @@ pub(crate) struct Warp {
     /// Copies since the last commit, and committed groups.
     pub copies: Vec<Copying>,
     pub groups: VecDeque<Vec<Copying>>,
+    /// Empty groups, for their room.
+    pub spare_groups: Vec<Vec<Copying>>,
     /// `bar.red` in progress: predicate's mask as it arrived.
     pub vote: Option<u32>,
     /// Result of the last `bar.red`.
@@ -82,7 +86,8 @@ impl Warp {
         self.tracked.resize(code.tracked.len(), 0);
         let first = number * 32;
         let count = launch.threads.saturating_sub(first).min(32);
-        self.alive = if count == 32 { !0 } else { (1 << count) - 1 };
+        self.born = if count == 32 { !0 } else { (1 << count) - 1 };
+        self.alive = self.born;
         for l in 0..32 {
             let t = first + l as u32;
             let [x, y, _] = launch.block;
@@ -277,18 +282,46 @@ fn at_barrier(cx: &mut Cx<'_>, inst: &Inst) -> Pause {
             format!("lanes {mask:#010x} reach the barrier, lanes {away:#010x} of the warp do not")
         });
     }
-    let lane = mask.trailing_zeros() as usize;
-    // SAFETY: both operands are 32-bit rows where they exist.
-    let (barrier, threads) = unsafe {
-        let value = |x: u32| if x == NONE { 0 } else { cx.get::<u32>(x)[lane] };
-        (value(inst.a), value(inst.b))
-    };
+    let (barrier, threads) = barrier_operands(cx, inst);
     if inst.c != NONE {
         // SAFETY: a predicate of the warp.
         let p = unsafe { cx.pred(inst.c) };
         cx.warp.vote = Some(if inst.flags & 1 != 0 { !p } else { p } & mask);
     }
-    Pause::Barrier { barrier: barrier & 15, threads, pc: cx.pc, waits: inst.control == Control::Barrier }
+    Pause::Barrier { barrier, threads, pc: cx.pc, waits: inst.control == Control::Barrier }
+}
+
+/// The barrier's number, and how many threads it is for (0: all). What PTX forbids is reported and mended.
+fn barrier_operands(cx: &mut Cx<'_>, inst: &Inst) -> (u32, u32) {
+    let mask = cx.mask;
+    let lane = mask.trailing_zeros() as usize;
+    // SAFETY: both operands are 32-bit rows where they exist.
+    let [numbers, counts] =
+        [inst.a, inst.b].map(|x| if x == NONE { None } else { Some(unsafe { *cx.get::<u32>(x) }) });
+    let number = numbers.map_or(0, |n| n[lane]);
+    let count = counts.map(|n| n[lane]);
+    if cx.launch.checks.barriers {
+        let kind = FindingKind::DivergentBarrier;
+        let differ = |row: Option<[u32; 32]>| row.is_some_and(|row| lanes(mask).any(|l| row[l] != row[lane]));
+        if differ(numbers) || differ(counts) {
+            cx.report(kind, Space::Register, mask, || {
+                "lanes of one warp name different barriers, or counts of threads".to_owned()
+            });
+        }
+        if number > 15 {
+            cx.report(kind, Space::Register, mask, || {
+                format!("barrier {number}; a block has 16, from 0 to 15")
+            });
+        }
+        if let Some(count) = count
+            && (count == 0 || count % 32 != 0)
+        {
+            cx.report(kind, Space::Register, mask, || {
+                format!("a barrier for {count} threads; it must be for whole warps of 32, at least one")
+            });
+        }
+    }
+    (number & 15, count.map_or(0, |n| n.clamp(1, 1024).next_multiple_of(32)))
 }
 
 /// Reports registers that the instruction reads in lanes where nothing has set them.

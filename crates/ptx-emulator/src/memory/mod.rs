@@ -20,6 +20,18 @@ use crate::module::Module;
 /// What a byte holds that was allocated and never written: an f32 of them is NaN, an index of them out of bounds.
 const POISON: u8 = 0xff;
 
+/// Asks the CPU to fetch what lies at an address that will be read soon. Any address will do: nothing is read.
+#[inline(always)]
+pub(crate) fn prefetch<T>(pointer: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching is a hint, which faults at no address; SSE is part of x86_64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(pointer.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = pointer;
+}
+
 /// Tells memories apart, so that a module cannot be launched in a memory it was not loaded into.
 static NEXT_MEMORY: AtomicU64 = AtomicU64::new(1);
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::check::global::Did;
 use crate::code::{Code, Note, Traffic, Work};
 use crate::counters::{Counters, InstructionClass, LineCounters};
 use crate::exec::{Launched, Tally, Worker};
@@ -41,19 +42,32 @@ pub(crate) fn report(
     for view in &launched.views {
         let Some(shadow) = view.shadow.get() else { continue };
         for race in shadow.races() {
-            let inst = race.writer.inst.unwrap_or(0);
-            let key = (inst, FindingKind::GlobalRace, Space::Global);
+            let plain = race.plain;
+            let key = (plain.inst.unwrap_or(0), FindingKind::GlobalRace, Space::Global);
             let (offset, bytes) = (race.offset, view.bytes);
-            worker.report(key, (race.writer.block, race.writer.warp, 0), 1, || {
+            worker.report(key, (plain.block, plain.warp, 0), 1, || {
+                let does = if plain.did == Did::Wrote { "writes" } else { "reads" };
                 let other = match race.other {
-                    Some(o) if o.block != race.writer.block => {
-                        let [x, y, z] = launched.block_index(o.block);
-                        format!("block ({x}, {y}, {z}) reads them{}", launched.place(o.inst))
+                    Some(o) => {
+                        let verb = match (o.did, o.block == plain.block) {
+                            (Did::Read, true) => "read",
+                            (Did::Read, false) => "reads",
+                            (Did::Wrote, true) => "write",
+                            (Did::Wrote, false) => "writes",
+                            (Did::Changed, true) => "change by atomics",
+                            (Did::Changed, false) => "changes by an atomic",
+                        };
+                        let who = if o.block == plain.block {
+                            "this block and others".to_owned()
+                        } else {
+                            let [x, y, z] = launched.block_index(o.block);
+                            format!("block ({x}, {y}, {z})")
+                        };
+                        format!("which {who} {verb}{}", launched.place(o.inst))
                     }
-                    Some(o) => format!("other blocks read them as well as this one{}", launched.place(o.inst)),
-                    None => "other blocks write them as well".to_owned(),
+                    None => "which other blocks write as well".to_owned(),
                 };
-                format!("writes bytes at offset {offset} of an allocation of {bytes} bytes; {other}; nothing orders blocks")
+                format!("{does} bytes at offset {offset} of an allocation of {bytes} bytes, {other}; nothing orders blocks")
             });
         }
     }

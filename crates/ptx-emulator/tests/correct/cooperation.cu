@@ -146,3 +146,121 @@ KERNEL paths_that_meet_again(const u32 *in, u32 *out, u32 n) {
     }
     out[i] = length;
 }
+
+// The warp that draws the last ticket adds up what the others have left in shared memory, and resets the counter by a plain
+// store: its ticket came after all others.
+KERNEL sum_by_the_last_warp(const u32 *in, u32 *out) {
+    __shared__ u32 tickets, sums[8];
+    u32 t = threadIdx.x, warps = blockDim.x / 32;
+    if (t == 0) tickets = 0;
+    __syncthreads();
+    for (u32 round = 0; round < 2; ++round) {
+        u32 v = __reduce_add_sync(FULL, in[(round * gridDim.x + blockIdx.x) * blockDim.x + t]);
+        if (t % 32 == 0) {
+            sums[t / 32] = v;
+            __threadfence_block();
+            if (atomicAdd(&tickets, 1u) == warps - 1) {
+                u32 sum = 0;
+                for (u32 w = 0; w < warps; ++w) sum += sums[w];
+                out[round * gridDim.x + blockIdx.x] = sum;
+                tickets = 0;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// A warp waits for another's message by polling a flag in shared memory, and clears it by a plain store.
+KERNEL message_between_warps(const u32 *in, u32 *out) {
+    __shared__ u32 flag, mail[32];
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) flag = 0;
+    __syncthreads();
+    if (warp == 0) {
+        mail[lane] = in[lane] * 5;
+        __syncwarp();
+        if (lane == 0) {
+            __threadfence_block();
+            atomicExch(&flag, 1u);
+        }
+    } else {
+        if (lane == 0) {
+            while (atomicAdd(&flag, 0u) == 0) {}
+            flag = 0;
+        }
+        __syncwarp();
+        out[lane] = mail[31 - lane];
+    }
+}
+
+// A lock in global memory that warps of one block and of others take in turn, around plain words.
+KERNEL counter_under_a_lock(u32 *lock, u32 *counter) {
+    __shared__ u32 own;
+    if (threadIdx.x == 0) own = 0;
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) {
+        while (atomicCAS(lock, 0, 1) != 0) {}
+        __threadfence();
+        counter[0] += 1;
+        own += 1;
+        __threadfence();
+        atomicExch(lock, 0);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) counter[1 + blockIdx.x] = own;
+}
+
+// Two groups of warps count by atomics, each behind a barrier of its own.
+KERNEL counts_of_groups(const u32 *in, u32 *out) {
+    __shared__ u32 counts[2];
+    u32 t = threadIdx.x, group = t / 64;
+    if (t % 64 == 0) counts[group] = 0;
+    named_sync(1 + group, 64);
+    if (in[t] & 1) atomicAdd(counts + group, 1u);
+    named_sync(1 + group, 64);
+    out[t] = counts[group];
+}
+
+// Threads past the end have returned, some of them from the middle of a warp; the barriers are for those that are left.
+KERNEL barrier_after_an_early_return(const u32 *in, u32 *out, u32 n) {
+    __shared__ u32 tile[128];
+    u32 t = threadIdx.x;
+    if (t >= n) return;
+    tile[t] = in[t];
+    __syncthreads();
+    u32 v = tile[n - 1 - t];
+    __syncthreads();
+    tile[t] = v + 1;
+    __syncthreads();
+    out[t] = tile[n - 1 - t];
+}
+
+// A loop whose only way out is a return behind its barrier, after another loop that lanes leave apart.
+KERNEL barrier_in_a_loop_without_end(const u32 *in, u32 *out, u32 n, u32 rounds) {
+    __shared__ u32 tile[64];
+    u32 t = threadIdx.x;
+    for (u32 i = t; i < n; i += 64) tile[i] = in[i];
+    __syncthreads();
+    for (u32 k = 0;; ++k) {
+        if (k == rounds) return;
+        for (u32 i = t; i < n; i += 64) out[i] = tile[n - 1 - i] + k;
+        __syncthreads();
+    }
+}
+
+// The block that arrives last adds up the parts and resets the counter by a plain store, for the next launch.
+KERNEL sum_by_the_last_block_and_reset(const u32 *in, u32 *parts, u32 *arrived, u32 *out) {
+    __shared__ u32 ticket;
+    u32 t = threadIdx.x, v = __reduce_add_sync(FULL, in[blockIdx.x * blockDim.x + t]);
+    if (t % 32 == 0) parts[blockIdx.x * (blockDim.x / 32) + t / 32] = v;
+    __threadfence();
+    __syncthreads();
+    if (t == 0) ticket = atomicAdd(arrived, 1u);
+    __syncthreads();
+    if (ticket == gridDim.x - 1 && t == 0) {
+        u32 sum = 0;
+        for (u32 i = 0; i < gridDim.x * (blockDim.x / 32); ++i) sum += parts[i];
+        *out = sum;
+        *arrived = 0;
+    }
+}

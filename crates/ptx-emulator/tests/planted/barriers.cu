@@ -103,3 +103,64 @@ KERNEL warp_barrier_in_a_branch(const u32 *in, u32 *out, u32 n) {
     }
     out[t] = v;
 }
+
+// A named barrier for a number of threads that is no multiple of a warp's.
+// launch: grid=1 block=64 args=u32[64]=iota u32[64]
+// expect: divergent-barrier register block=0
+KERNEL named_barrier_for_part_of_a_warp(const u32 *in, u32 *out) {
+    __shared__ u32 tile[64];
+    u32 t = threadIdx.x;
+    tile[t] = in[t];
+    named_sync(1, BUG_OR_REPAIR(48, 64)); // BUG
+    out[t] = tile[63 - t];
+}
+
+// A named barrier for no threads at all.
+// launch: grid=1 block=32 args=u32[32]=iota u32[32] u32:0
+// repaired: grid=1 block=32 args=u32[32]=iota u32[32] u32:32
+// expect: divergent-barrier register block=0 warp=0
+KERNEL named_barrier_for_nobody(const u32 *in, u32 *out, u32 threads) {
+    __shared__ u32 tile[32];
+    u32 t = threadIdx.x;
+    tile[t] = in[t];
+    named_sync(1, threads); // BUG
+    out[t] = tile[31 - t];
+}
+
+// A barrier's number beyond the 16 that a block has.
+// launch: grid=1 block=64 args=u32[64]=iota u32[64] u32:16
+// repaired: grid=1 block=64 args=u32[64]=iota u32[64] u32:15
+// expect: divergent-barrier register block=0
+KERNEL named_barrier_beyond_the_last(const u32 *in, u32 *out, u32 number) {
+    __shared__ u32 tile[64];
+    u32 t = threadIdx.x;
+    tile[t] = in[t];
+    named_sync(number, 64); // BUG
+    out[t] = tile[63 - t];
+}
+
+// Lanes of one warp name different barriers.
+// launch: grid=1 block=64 args=u32[64]=iota u32[64]
+// expect: divergent-barrier register block=0
+KERNEL named_barrier_by_lane(const u32 *in, u32 *out) {
+    __shared__ u32 tile[64];
+    u32 t = threadIdx.x;
+    tile[t] = in[t];
+    named_sync(1 + BUG_OR_REPAIR(t % 2, t / 64), 64); // BUG
+    out[t] = tile[63 - t];
+}
+
+// Threads past the end leave through a barrier of their own, the others go on to the next one: in one warp these are two barriers.
+// launch: grid=1 block=64 args=u32[40]=iota u32[64] u32:40
+// expect: divergent-barrier register block=0
+KERNEL barrier_before_an_early_return(const u32 *in, u32 *out, u32 n) {
+    __shared__ u32 tile[64];
+    u32 t = threadIdx.x;
+    if (t >= n) {
+        ONLY_BUG(asm volatile("bar.sync 0; // leaving" ::: "memory");) // BUG
+        return;
+    }
+    tile[t] = in[t];
+    asm volatile("bar.sync 0; // staying" ::: "memory"); // BUG
+    out[t] = tile[n - 1 - t];
+}

@@ -314,3 +314,70 @@ KERNEL byte_written_by_two_warps(u8 *out, u32 one) {
     __syncthreads();
     out[t] = bytes[one + t - BUG_OR_REPAIR(t / 63, 0)];
 }
+
+// A counter that all warps add to by atomics is read without a barrier.
+// launch: grid=1 block=128 args=u32[128]=iota u32[1]
+// expect: shared-race shared block=0
+KERNEL atomic_count_read_too_early(const u32 *in, u32 *out) {
+    __shared__ u32 count;
+    u32 t = threadIdx.x;
+    if (t == 0) count = 0;
+    __syncthreads();
+    u32 odd = __ballot_sync(FULL, in[t] & 1);
+    if (t % 32 == 0) atomicAdd(&count, (u32)__popc(odd)); // BUG
+    ONLY_REPAIRED(__syncthreads();)
+    if (t == 127) out[0] = count; // BUG
+}
+
+// A histogram in shared memory, handed on without a barrier.
+// launch: grid=1 block=128 args=u32[128]=iota u32[8]=zeros
+// expect: shared-race shared block=0
+KERNEL atomic_bins_read_too_early(const u32 *in, u32 *out) {
+    __shared__ u32 bins[8];
+    u32 t = threadIdx.x;
+    if (t < 8) bins[t] = 0;
+    __syncthreads();
+    atomicAdd(bins + (in[t] & 7), 1u); // BUG
+    ONLY_REPAIRED(__syncthreads();)
+    if (t >= 120) out[t - 120] = bins[t - 120]; // BUG
+}
+
+// A counter is cleared for the next round while other warps still add to it.
+// launch: grid=1 block=64 args=u32[64]=iota u32[64] u32:3
+// expect: shared-race shared block=0
+// may: uninitialised-read shared
+KERNEL atomic_count_cleared_too_early(const u32 *in, u32 *out, u32 rounds) {
+    __shared__ u32 count;
+    u32 t = threadIdx.x, sum = 0;
+    for (u32 k = 0; k < rounds; ++k) {
+        if (t == 0) count = k + in[0]; // BUG
+        ONLY_REPAIRED(__syncthreads();)
+        if (in[t] & 1) atomicAdd(&count, 1u); // BUG
+        __syncthreads();
+        sum += count; // BUG
+        ONLY_REPAIRED(__syncthreads();)
+    }
+    out[t] = sum;
+}
+
+// The warp that draws the last ticket adds up what the others have left; nothing orders their words before their tickets.
+// launch: grid=1 block=128 args=u32[128]=iota u32[1]
+// expect: shared-race shared block=0
+// may: uninitialised-read shared
+KERNEL last_warp_without_fence(const u32 *in, u32 *out) {
+    __shared__ u32 tickets, sums[4];
+    u32 t = threadIdx.x;
+    if (t == 0) tickets = 0;
+    __syncthreads();
+    u32 v = __reduce_add_sync(FULL, in[t]);
+    if (t % 32 == 0) {
+        sums[t / 32] = v; // BUG
+        ONLY_REPAIRED(__threadfence_block();)
+        if (atomicAdd(&tickets, 1u) == 3) {
+            u32 sum = 0;
+            for (u32 w = 0; w < 4; ++w) sum += sums[w]; // BUG
+            out[0] = sum;
+            tickets = 0;
+        }
+    }
+}

@@ -99,3 +99,22 @@ KERNEL shuffle_mask_is_zero(const u32 *in, u32 *out, u32 zero) {
     u32 t = threadIdx.x;
     out[t] = __shfl_sync(BUG_OR_REPAIR(zero, ~zero), in[t], 0); // BUG
 }
+
+// All 32 lanes are named in the second warp of a block of 48 threads, which has 16.
+// launch: grid=1 block=48 args=u32[48]=iota u32[48]
+// expect: bad-mask register block=0 warp=1
+KERNEL shuffle_in_half_a_warp(const u32 *in, u32 *out) {
+    u32 t = threadIdx.x;
+    u32 mask = t < 32 ? FULL : BUG_OR_REPAIR(FULL, 0xffff);
+    out[t] = in[t] + __shfl_xor_sync(mask, in[t], 1); // BUG
+}
+
+// The same with a vote.
+// launch: grid=1 block=40 args=u32[40]=iota u32[40]
+// expect: bad-mask register block=0 warp=1
+KERNEL vote_in_a_quarter_of_a_warp(const u32 *in, u32 *out) {
+    u32 t = threadIdx.x;
+    u32 mask = t < 32 ? FULL : BUG_OR_REPAIR(FULL, 0xff);
+    __syncwarp(); // names lanes that the block does not have, as its default does everywhere: no fault
+    out[t] = __ballot_sync(mask, in[t] & 1); // BUG
+}

@@ -15,6 +15,12 @@ pub(crate) const LONG: u16 = 16;
 pub(crate) const SIGNED: u16 = 32;
 /// Volatile, relaxed, acquire, release: meant to be seen by others, no race.
 pub(crate) const SYNC: u16 = 64;
+/// What is found at the address is looked at: a load with [`SYNC`], or an atomic whose result is used.
+pub(crate) const OBSERVES: u16 = 1 << 7;
+/// With [`SYNC`], and not only volatile: in shared memory, too, no race.
+pub(crate) const STRONG: u16 = 1 << 8;
+/// Is a fence as well (`.release`, `.acq_rel`, `.sc`).
+pub(crate) const RELEASES: u16 = 1 << 10;
 
 /// Where an address leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

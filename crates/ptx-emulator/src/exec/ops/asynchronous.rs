@@ -10,8 +10,10 @@ use super::super::warp::Copying;
 use super::address::{SIZE, by_allocation, inside, offsets, sectors};
 use super::check::{check_global, report_shared};
 use super::memory::{count_shared, shared_base};
+use crate::check::global::Access;
 use crate::code::NONE;
 use crate::finding::Space;
+use crate::memory::prefetch;
 
 /// `c` is a predicate: where it holds the source is ignored.
 pub(crate) const IGNORE: u16 = 1 << 11;
@@ -50,8 +52,11 @@ handler! {
         cx.mask = whole;
         if whole != 0 {
             by_allocation(cx, &from, bytes, |cx, group| {
-                check_global(cx, group, bytes, false, false, |_, _| false);
                 let view = &cx.launch.views[group.view];
+                for l in lanes(group.mask) {
+                    prefetch(view.pointer.wrapping_add(group.offsets[l] as usize));
+                }
+                check_global(cx, group, bytes, Access::Read, |_, _| false);
                 for l in lanes(group.mask) {
                     for k in 0..(bytes / 4) as usize {
                         // SAFETY: the group's lanes are inside the allocation and aligned.
@@ -83,7 +88,7 @@ handler! {
         let mut fault = None;
         let shadowed = cx.launch.shared_shadow;
         let block = &mut *cx.block;
-        let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc, false));
+        let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc));
         for l in lanes(ok) {
             if let Some(stamp) = &stamp
                 && let Some(f) = block.shadow.launch_copy(stamp, &block.clock, to[l], bytes)
@@ -102,9 +107,14 @@ handler! {
     /// `cp.async.commit_group`.
     commit |cx, _i| {
         let mask = cx.mask;
-        let (mine, others): (Vec<Copying>, Vec<Copying>) =
-            cx.warp.copies.drain(..).partition(|c| mask >> c.lane & 1 != 0);
-        cx.warp.copies = others;
+        let mut mine = cx.warp.spare_groups.pop().unwrap_or_default();
+        std::mem::swap(&mut mine, &mut cx.warp.copies);
+        if mask != !0 {
+            // Copies of lanes that do not commit now wait on.
+            let (committed, others) = mine.drain(..).partition(|c: &Copying| mask >> c.lane & 1 != 0);
+            cx.warp.copies = others;
+            mine = committed;
+        }
         cx.warp.groups.push_back(mine);
     }
 }
@@ -120,8 +130,10 @@ handler! {
             i.imm as usize
         };
         while cx.warp.groups.len() > keep {
-            if let Some(group) = cx.warp.groups.pop_front() {
+            if let Some(mut group) = cx.warp.groups.pop_front() {
                 land(cx, &group);
+                group.clear();
+                cx.warp.spare_groups.push(group);
             }
         }
     }
@@ -132,7 +144,8 @@ fn land(cx: &mut Cx<'_>, group: &[Copying]) {
     let base = shared_base(cx);
     let shadowed = cx.launch.shared_shadow;
     let block = &mut *cx.block;
-    let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc, false));
+    block.clock.access(cx.warp.number);
+    let stamp = shadowed.then(|| block.shadow.stamp(&block.clock, cx.warp.number, cx.pc));
     for copy in group {
         // SAFETY: the copy's range was checked when it was issued.
         unsafe {

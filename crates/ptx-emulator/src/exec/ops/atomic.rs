@@ -5,18 +5,17 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::super::cx::{Cx, Row, Row64, lanes};
 use super::super::dispatch::handler;
 use super::address::{
-    LONG, SIZE, Window, addresses, by_allocation, by_window, inside, offsets, offsets_in, sectors,
+    LONG, OBSERVES, SIZE, Window, addresses, by_allocation, by_window, inside, offsets, offsets_in,
 };
-use super::check::{check_global, check_shared_write, mark_written};
+use super::check::{check_global, check_shared_sync, mark_written};
 use super::half::{Add, Brain, Half, Max as NarrowMax, Min as NarrowMin, Op};
-use super::memory::{count_shared, shared_base};
+use super::memory::{count_global, count_shared, shared_base};
+use super::order;
+use crate::check::global::Access;
 use crate::code::{Inst, NONE};
 use crate::finding::Space;
 use crate::memory::SHARED;
 use crate::soft::bits32;
-
-/// The atomic is also a fence (`.acquire`, `.release`, `.acq_rel`).
-pub(crate) const FENCED: u16 = 1 << 10;
 
 /// What is done with the old value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,21 +255,22 @@ unsafe fn deliver(cx: &mut Cx<'_>, i: &Inst, old: &Row64) {
     }
 }
 
+fn access(i: &Inst) -> Access {
+    Access::Atomic { observes: i.flags & OBSERVES != 0 }
+}
+
 unsafe fn on_global(cx: &mut Cx<'_>, i: &Inst, at: &Row64) {
     let bytes = 1 << (i.flags & SIZE);
-    let mask = cx.mask;
     if cx.launch.counting {
-        let tally = cx.tally();
-        tally.requests += 1;
-        tally.sectors += sectors(at, mask);
-        tally.bytes += u64::from(bytes) * u64::from(mask.count_ones());
+        count_global(cx, at, bytes);
     }
     let mut old: Row64 = [0; 32];
     by_allocation(cx, at, bytes, |cx, group| {
         let view = &cx.launch.views[group.view];
-        check_global(cx, group, bytes, false, true, |_, _| false);
+        order::learn(cx, i, access(i), at, group.mask, 0);
+        check_global(cx, group, bytes, access(i), |_, _| false);
+        order::publish(cx, i, at, group.mask, 0);
         mark_written(view, group, bytes);
-        synchronise(cx, i, at, group.mask, true);
         let pointers = group.offsets.map(|o| view.pointer.wrapping_add(o as usize));
         // SAFETY: the group's lanes are inside the allocation and aligned.
         let here = unsafe { act(cx, i, &pointers, group.mask) };
@@ -282,25 +282,16 @@ unsafe fn on_global(cx: &mut Cx<'_>, i: &Inst, at: &Row64) {
     unsafe { deliver(cx, i, &old) };
 }
 
-/// Tells the race checks that the block learns from, and perhaps publishes to, what lanes access.
-pub(crate) fn synchronise(cx: &mut Cx<'_>, i: &Inst, at: &Row64, mask: u32, writes: bool) {
-    if !cx.launch.code.ordered || !cx.launch.checks.global_races {
-        return;
-    }
-    let publishes = writes && (cx.block.fenced || i.flags & FENCED != 0);
-    let time = if publishes { Some(cx.block.clock.tick()) } else { None };
-    for l in lanes(mask) {
-        cx.launch.sync.meet(cx.block.number, at[l], time);
-    }
-}
-
 unsafe fn on_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = 1 << (i.flags & SIZE);
     if cx.launch.counting {
         count_shared(cx, at, bytes);
     }
     let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
-    check_shared_write(cx, at, ok, bytes, true, |_, _| false);
+    let places = at.map(u64::from);
+    order::learn(cx, i, access(i), &places, ok, order::SHARED);
+    check_shared_sync(cx, at, ok, bytes, access(i));
+    order::publish(cx, i, &places, ok, order::SHARED);
     let base = shared_base(cx);
     let pointers = at.map(|o| base.wrapping_add(o as usize));
     // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.

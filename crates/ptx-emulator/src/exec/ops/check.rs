@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::cx::{Cx, Row, lanes};
 use super::super::launched::View;
 use super::address::Group;
-use crate::check::global::{Order, Rival, Shadow, Stamp};
+use crate::check::global::{Access, Did, Order, Rival, Shadow, Stamp};
 use crate::check::shared::Fault;
 use crate::finding::{FindingKind, Space};
 
@@ -21,13 +21,13 @@ pub(crate) fn check_global(
     cx: &mut Cx<'_>,
     group: &Group,
     bytes: u32,
-    write: bool,
-    sync: bool,
+    how: Access,
     same: impl Fn(&Cx<'_>, usize) -> bool,
 ) {
     let launch = cx.launch;
     let view = &launch.views[group.view];
-    if !write && launch.checks.initialised && !view.written.is_null() {
+    let reads = !matches!(how, Access::Write | Access::Signal);
+    if reads && launch.checks.initialised && !view.written.is_null() {
         let mut unset = 0;
         for l in lanes(group.mask) {
             let offset = group.offsets[l];
@@ -48,27 +48,30 @@ pub(crate) fn check_global(
             });
         }
     }
-    if launch.checks.global_races && !sync {
-        races(cx, group, bytes, write, same);
+    if launch.checks.global_races {
+        races(cx, group, bytes, how, same);
     }
 }
 
 #[inline(always)]
-fn races(cx: &mut Cx<'_>, group: &Group, bytes: u32, write: bool, same: impl Fn(&Cx<'_>, usize) -> bool) {
+fn races(cx: &mut Cx<'_>, group: &Group, bytes: u32, how: Access, same: impl Fn(&Cx<'_>, usize) -> bool) {
     let launch = cx.launch;
     let view = &launch.views[group.view];
-    if write {
-        cx.block.fenced = false;
+    // Atomics count as accesses when they have published.
+    if matches!(how, Access::Read | Access::Write) {
+        cx.block.clock.access(cx.warp.number);
     }
-    let shadow = view.shadow.get_or_init(|| Shadow::new(view.bytes, launch.code.global_grain));
+    let code = launch.code;
+    let new = || Shadow::new(view.base, view.bytes, code.global_grain, code.global_atomics, launch.parallel);
+    let shadow = view.shadow.get_or_init(new);
+    shadow.prefetch(lanes(group.mask).map(|l| group.offsets[l]));
     let stamp = Stamp::new(cx.block.number, cx.warp.number, &cx.block.clock, cx.pc);
     let mut found: Option<(usize, Rival)> = None;
     let mut raced = 0;
     {
         let order = Order { clock: &cx.block.clock, sync: launch.code.ordered.then_some(&launch.sync) };
         for l in lanes(group.mask) {
-            if let Some(rival) = shadow.access(&stamp, order, group.offsets[l], bytes, write, || same(cx, l))
-            {
+            if let Some(rival) = shadow.access(&stamp, order, group.offsets[l], bytes, how, || same(cx, l)) {
                 raced |= 1 << l;
                 found = found.or(Some((l, rival)));
             }
@@ -77,8 +80,7 @@ fn races(cx: &mut Cx<'_>, group: &Group, bytes: u32, write: bool, same: impl Fn(
     if let Some((lane, rival)) = found {
         let offset = group.offsets[lane];
         cx.report(FindingKind::GlobalRace, Space::Global, raced, || {
-            let did = if write { "writes" } else { "reads" };
-            let other = if rival.wrote { "written" } else { "read" };
+            let (did, other) = (does(how), done(rival.did));
             let place = launch.place(rival.inst);
             let [x, y, z] = launch.block_index(rival.block);
             format!(
@@ -86,6 +88,24 @@ fn races(cx: &mut Cx<'_>, group: &Group, bytes: u32, write: bool, same: impl Fn(
                 view.bytes, rival.warp
             )
         });
+    }
+}
+
+/// What an access does, for messages.
+fn does(how: Access) -> &'static str {
+    match how {
+        Access::Read | Access::Poll => "reads",
+        Access::Write | Access::Signal => "writes",
+        Access::Atomic { .. } => "changes by an atomic",
+    }
+}
+
+/// What was done to bytes, for messages.
+pub(crate) fn done(did: Did) -> &'static str {
+    match did {
+        Did::Read => "read",
+        Did::Wrote => "written",
+        Did::Changed => "changed by an atomic",
     }
 }
 
@@ -121,7 +141,8 @@ pub(crate) fn check_shared_read(cx: &mut Cx<'_>, at: &Row, ok: u32, bytes: u32) 
     }
     let (me, pc) = (cx.warp.number, cx.pc);
     let block = &mut *cx.block;
-    let stamp = block.shadow.stamp(&block.clock, me, pc, false);
+    block.clock.access(me);
+    let stamp = block.shadow.stamp(&block.clock, me, pc);
     let mut faults = 0;
     let mut first = None;
     for l in lanes(ok) {
@@ -142,16 +163,16 @@ pub(crate) fn check_shared_write(
     at: &Row,
     ok: u32,
     bytes: u32,
-    atomic: bool,
     same: impl Fn(&Cx<'_>, usize) -> bool,
 ) {
     if !cx.launch.shared_shadow {
         return;
     }
     let (me, pc) = (cx.warp.number, cx.pc);
+    cx.block.clock.access(me);
     // The shadow steps out of the block, so that `same` may look at the rest.
     let mut shadow = std::mem::take(&mut cx.block.shadow);
-    let stamp = shadow.stamp(&cx.block.clock, me, pc, atomic);
+    let stamp = shadow.stamp(&cx.block.clock, me, pc);
     let mut faults = 0;
     let mut first = None;
     for l in lanes(ok) {
@@ -163,6 +184,27 @@ pub(crate) fn check_shared_write(
     cx.block.shadow = shadow;
     if let Some((lane, fault)) = first {
         report_shared(cx, faults, at[lane], bytes, fault, "writes");
+    }
+}
+
+/// Checks atomics, and accesses meant for other warps, in shared memory.
+pub(crate) fn check_shared_sync(cx: &mut Cx<'_>, at: &Row, ok: u32, bytes: u32, how: Access) {
+    if !cx.launch.shared_shadow {
+        return;
+    }
+    let (me, pc) = (cx.warp.number, cx.pc);
+    let block = &mut *cx.block;
+    let stamp = block.shadow.stamp(&block.clock, me, pc);
+    let mut faults = 0;
+    let mut first = None;
+    for l in lanes(ok) {
+        if let Some(fault) = block.shadow.synchronise(&stamp, &block.clock, at[l], bytes, how) {
+            faults |= 1 << l;
+            first = first.or(Some((l, fault)));
+        }
+    }
+    if let Some((lane, fault)) = first {
+        report_shared(cx, faults, at[lane], bytes, fault, does(how));
     }
 }
 
@@ -189,8 +231,8 @@ pub(crate) fn report_shared(cx: &mut Cx<'_>, lanes: u32, at: u32, bytes: u32, fa
                 format!("{bytes} bytes at shared offset {at}, between two shared variables")
             });
         }
-        Fault::Race(warp, what, inst) if checks.shared_races => {
-            let other = if what == "read" { "read" } else { "written" };
+        Fault::Race(warp, did_before, inst) if checks.shared_races => {
+            let other = done(did_before);
             cx.report(FindingKind::SharedRace, Space::Shared, lanes, || {
                 let place = launch.place(inst);
                 format!("{did} {bytes} bytes at shared offset {at}, {other} by warp {warp}{place}, without a barrier between")

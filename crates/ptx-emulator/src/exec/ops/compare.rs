@@ -1,8 +1,9 @@
 //! `setp`, `set`, `selp`, `slct`, and logic of predicates.
 
+use super::super::cx::Cx;
 use super::super::cx::Lane;
-use super::super::dispatch::handler;
-use crate::code::{Handler, NONE};
+use super::super::dispatch::{handler, slow_handler};
+use crate::code::{Handler, Inst, NONE};
 use crate::soft;
 
 /// A comparison of two lanes.
@@ -45,19 +46,119 @@ handler! {
     }
 }
 
-handler! {
-    /// `set`: ones (or 1.0) where it holds.
-    set<C: Cmp> |cx, i| {
-        let (a, b) = (cx.get::<C::A>(i.a), cx.get::<C::A>(i.b));
+slow_handler! {
+    /// `setp` of any comparison, by the number that [`relation`] gives.
+    setp_any |cx, i| {
+        let p = holding(cx, i, |v| v);
         let q = if i.c == NONE { 0 } else { cx.pred(i.c) };
+        cx.put_pred(i.d, combine(p, q, i.flags));
+        if i.d2 != NONE {
+            cx.put_pred(i.d2, combine(!p, q, i.flags));
+        }
+    }
+}
+
+slow_handler! {
+    /// `setp` of two values in a register: `d` for the lower, `d2` for the upper, both combined with `c`.
+    setp_pair |cx, i| {
+        let (p, q) = (holding(cx, i, |v| v & 0xffff), holding(cx, i, |v| v >> 16));
+        let with = if i.c == NONE { 0 } else { cx.pred(i.c) };
+        cx.put_pred(i.d, combine(p, with, i.flags));
+        cx.put_pred(i.d2, combine(q, with, i.flags));
+    }
+}
+
+slow_handler! {
+    /// `set`: ones (or 1.0) where it holds.
+    set |cx, i| {
+        let p = holding(cx, i, |v| v);
+        let q = if i.c == NONE { 0 } else { cx.pred(i.c) };
+        let p = combine(p, q, i.flags);
         let one = if i.flags & FLOAT != 0 { 1.0_f32.to_bits() } else { !0 };
         let mut r = [0_u32; 32];
         for l in 0..32 {
-            let p = u32::from(C::holds(a[l], b[l]));
-            r[l] = if combine(p, q >> l & 1, i.flags) != 0 { one } else { 0 };
+            r[l] = if p >> l & 1 != 0 { one } else { 0 };
         }
         cx.put(i.d, &r);
     }
+}
+
+/// What two numbers of any type can be to each other, as bits.
+const LESS: i64 = 1;
+const EQUAL: i64 = 2;
+const GREATER: i64 = 4;
+const UNORDERED: i64 = 8;
+
+/// Names of the types; the place of one is its number, `holding` knows it.
+const TYPES: [&str; 15] = [
+    "u16", "b16", "u32", "b32", "u64", "b64", "s16", "s32", "s64", "f16", "f16.ftz", "bf16", "f32",
+    "f32.ftz", "f64",
+];
+
+/// The number of a comparison: its type, and in the upper half-byte what must hold.
+pub(crate) fn relation(cmp: &str, ty: &str, ftz: bool) -> Option<i64> {
+    let float = ty.contains('f');
+    let name = if ftz { format!("{ty}.ftz") } else { ty.to_owned() };
+    let kind = TYPES.iter().position(|t| *t == name)?;
+    let unordered = if cmp.ends_with('u') { UNORDERED } else { 0 };
+    let holds = match cmp.trim_end_matches('u') {
+        _ if unordered != 0 && !float => return None,
+        "eq" => EQUAL,
+        "ne" => LESS | GREATER,
+        _ if ty.starts_with('b') && !float => return None,
+        "lt" => LESS,
+        "le" => LESS | EQUAL,
+        "gt" => GREATER,
+        "ge" => GREATER | EQUAL,
+        "lo" if ty.starts_with('u') => LESS,
+        "ls" if ty.starts_with('u') => LESS | EQUAL,
+        "hi" if ty.starts_with('u') => GREATER,
+        "hs" if ty.starts_with('u') => GREATER | EQUAL,
+        "num" if float => LESS | EQUAL | GREATER,
+        "nan" if float => UNORDERED,
+        _ => return None,
+    };
+    Some(kind as i64 | (holds | unordered) << 4)
+}
+
+/// Lanes in which the comparison of the instruction's number holds for `part` of its sources.
+unsafe fn holding(cx: &Cx<'_>, i: &Inst, part: fn(u64) -> u64) -> u32 {
+    let kind = i.imm & 15;
+    let wide = matches!(kind, 4 | 5 | 8 | 14);
+    let bits = |x: u32, l: usize| {
+        // SAFETY: as for handlers; 64-bit types have rows of 64 bits.
+        part(unsafe { if wide { cx.get::<u64>(x)[l] } else { u64::from(cx.get::<u32>(x)[l]) } })
+    };
+    let signed = |bits: u64| match kind {
+        6 => i64::from(bits as i16),
+        7 => i64::from(bits as i32),
+        _ => bits as i64,
+    };
+    let float = |bits: u64| match kind {
+        10 if bits & 0x7c00 == 0 => 0.0,
+        9 | 10 => f64::from(soft::f16_to_f32(bits as u32 & 0xffff)),
+        11 => f64::from(soft::bf16_to_f32(bits as u32 & 0xffff)),
+        13 if bits & 0x7f80_0000 == 0 => 0.0,
+        12 | 13 => f64::from(f32::from_bits(bits as u32)),
+        _ => f64::from_bits(bits),
+    };
+    let mut p = 0;
+    for l in 0..32 {
+        let (a, b) = (bits(i.a, l), bits(i.b, l));
+        let order = match kind {
+            0..6 => Some(a.cmp(&b)),
+            6..9 => Some(signed(a).cmp(&signed(b))),
+            _ => float(a).partial_cmp(&float(b)),
+        };
+        let relation = match order {
+            Some(std::cmp::Ordering::Less) => LESS,
+            Some(std::cmp::Ordering::Equal) => EQUAL,
+            Some(std::cmp::Ordering::Greater) => GREATER,
+            None => UNORDERED,
+        };
+        p |= u32::from(i.imm >> 4 & relation != 0) << l;
+    }
+    p
 }
 
 handler! {
@@ -137,10 +238,6 @@ cmps! {
     LeS32: u32 = |a, b| a as i32 <= b as i32;
     GtS32: u32 = |a, b| a as i32 > b as i32;
     GeS32: u32 = |a, b| a as i32 >= b as i32;
-    LtS16: u32 = |a, b| (a as i16) < b as i16;
-    LeS16: u32 = |a, b| a as i16 <= b as i16;
-    GtS16: u32 = |a, b| a as i16 > b as i16;
-    GeS16: u32 = |a, b| a as i16 >= b as i16;
     Eq64: u64 = |a, b| a == b;
     Ne64: u64 = |a, b| a != b;
     LtU64: u64 = |a, b| a < b;
@@ -153,162 +250,85 @@ cmps! {
     GeS64: u64 = |a, b| a as i64 >= b as i64;
 }
 
-/// A float type as a row holds it.
-pub(crate) trait Float {
-    type A: Lane;
-    fn value(bits: Self::A) -> f64;
-}
-
-pub(crate) struct Single;
-impl Float for Single {
-    type A = u32;
-    #[inline(always)]
-    fn value(bits: u32) -> f64 {
-        f64::from(f32::from_bits(bits))
-    }
-}
-
-/// f32 whose subnormals count as zero.
-pub(crate) struct Flushed;
-impl Float for Flushed {
-    type A = u32;
-    #[inline(always)]
-    fn value(bits: u32) -> f64 {
-        if bits & 0x7f80_0000 == 0 { 0.0 } else { f64::from(f32::from_bits(bits)) }
-    }
-}
-
-pub(crate) struct Double;
-impl Float for Double {
-    type A = u64;
-    #[inline(always)]
-    fn value(bits: u64) -> f64 {
-        f64::from_bits(bits)
-    }
-}
-
-pub(crate) struct Half;
-impl Float for Half {
-    type A = u32;
-    fn value(bits: u32) -> f64 {
-        f64::from(soft::f16_to_f32(bits & 0xffff))
-    }
-}
-
-pub(crate) struct Brain;
-impl Float for Brain {
-    type A = u32;
-    fn value(bits: u32) -> f64 {
-        f64::from(soft::bf16_to_f32(bits & 0xffff))
-    }
-}
-
-/// One of them is NaN.
-#[inline(always)]
-fn unordered(a: f64, b: f64) -> bool {
-    a.is_nan() || b.is_nan()
-}
-
-/// A comparison of floats.
-pub(crate) trait Order {
-    fn holds(a: f64, b: f64) -> bool;
-}
-
-macro_rules! orders {
+/// Comparisons of f32.
+macro_rules! cmps_f32 {
     ($($name:ident = |$a:ident, $b:ident| $e:expr;)*) => { $(
         pub(crate) struct $name;
-        impl Order for $name {
+        impl Cmp for $name {
+            type A = u32;
             #[inline(always)]
-            fn holds($a: f64, $b: f64) -> bool { $e }
+            fn holds(a: u32, b: u32) -> bool {
+                let ($a, $b) = (f32::from_bits(a), f32::from_bits(b));
+                $e
+            }
         }
     )* };
 }
 
-orders! {
+#[allow(
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "what is not less may be no number: that is what they say"
+)]
+mod unordered {
+    use super::Cmp;
+    cmps_f32! {
+        Ltu = |a, b| !(a >= b);
+        Leu = |a, b| !(a > b);
+        Gtu = |a, b| !(a <= b);
+        Geu = |a, b| !(a < b);
+    }
+}
+use unordered::{Geu, Gtu, Leu, Ltu};
+
+cmps_f32! {
     Eq = |a, b| a == b;
-    Ne = |a, b| a != b && !unordered(a, b);
+    Ne = |a, b| a != b && !a.is_nan() && !b.is_nan();
     Lt = |a, b| a < b;
     Le = |a, b| a <= b;
     Gt = |a, b| a > b;
     Ge = |a, b| a >= b;
-    Equ = |a, b| a == b || unordered(a, b);
+    Equ = |a, b| a == b || a.is_nan() || b.is_nan();
     Neu = |a, b| a != b;
-    Ltu = |a, b| a < b || unordered(a, b);
-    Leu = |a, b| a <= b || unordered(a, b);
-    Gtu = |a, b| a > b || unordered(a, b);
-    Geu = |a, b| a >= b || unordered(a, b);
-    Num = |a, b| !unordered(a, b);
-    Nan = |a, b| unordered(a, b);
 }
 
-pub(crate) struct Of<O, F>(std::marker::PhantomData<(O, F)>);
-impl<O: Order, F: Float> Cmp for Of<O, F> {
-    type A = F::A;
-    #[inline(always)]
-    fn holds(a: F::A, b: F::A) -> bool {
-        O::holds(F::value(a), F::value(b))
-    }
-}
-
-fn chosen<C: Cmp>(is_set: bool) -> Handler {
-    if is_set { set::<C>() } else { setp::<C>() }
-}
-
-fn float<F: Float>(cmp: &str, is_set: bool) -> Option<Handler> {
-    Some(match cmp {
-        "eq" => chosen::<Of<Eq, F>>(is_set),
-        "ne" => chosen::<Of<Ne, F>>(is_set),
-        "lt" => chosen::<Of<Lt, F>>(is_set),
-        "le" => chosen::<Of<Le, F>>(is_set),
-        "gt" => chosen::<Of<Gt, F>>(is_set),
-        "ge" => chosen::<Of<Ge, F>>(is_set),
-        "equ" => chosen::<Of<Equ, F>>(is_set),
-        "neu" => chosen::<Of<Neu, F>>(is_set),
-        "ltu" => chosen::<Of<Ltu, F>>(is_set),
-        "leu" => chosen::<Of<Leu, F>>(is_set),
-        "gtu" => chosen::<Of<Gtu, F>>(is_set),
-        "geu" => chosen::<Of<Geu, F>>(is_set),
-        "num" => chosen::<Of<Num, F>>(is_set),
-        "nan" => chosen::<Of<Nan, F>>(is_set),
-        _ => return None,
-    })
-}
-
-/// The handler of `setp.<cmp>.<ty>` or `set.<cmp>.….<ty>`.
-pub(crate) fn comparison(cmp: &str, ty: &str, ftz: bool, is_set: bool) -> Option<Handler> {
-    match ty {
-        "f32" if ftz => return float::<Flushed>(cmp, is_set),
-        "f32" => return float::<Single>(cmp, is_set),
-        "f64" => return float::<Double>(cmp, is_set),
-        "f16" => return float::<Half>(cmp, is_set),
-        "bf16" => return float::<Brain>(cmp, is_set),
-        _ => {}
+/// The handler of a comparison that kernels are full of: integers of 32 and 64 bits, and f32.
+pub(crate) fn fast(cmp: &str, ty: &str, ftz: bool) -> Option<Handler> {
+    if ftz {
+        return None;
     }
     Some(match (cmp, ty) {
-        ("eq", "b16" | "u16" | "s16" | "b32" | "u32" | "s32") => chosen::<Eq32>(is_set),
-        ("ne", "b16" | "u16" | "s16" | "b32" | "u32" | "s32") => chosen::<Ne32>(is_set),
-        ("lt", "s16") => chosen::<LtS16>(is_set),
-        ("le", "s16") => chosen::<LeS16>(is_set),
-        ("gt", "s16") => chosen::<GtS16>(is_set),
-        ("ge", "s16") => chosen::<GeS16>(is_set),
-        ("lt", "s32") => chosen::<LtS32>(is_set),
-        ("le", "s32") => chosen::<LeS32>(is_set),
-        ("gt", "s32") => chosen::<GtS32>(is_set),
-        ("ge", "s32") => chosen::<GeS32>(is_set),
-        ("lt" | "lo", "u16" | "u32") => chosen::<LtU32>(is_set),
-        ("le" | "ls", "u16" | "u32") => chosen::<LeU32>(is_set),
-        ("gt" | "hi", "u16" | "u32") => chosen::<GtU32>(is_set),
-        ("ge" | "hs", "u16" | "u32") => chosen::<GeU32>(is_set),
-        ("eq", "b64" | "u64" | "s64") => chosen::<Eq64>(is_set),
-        ("ne", "b64" | "u64" | "s64") => chosen::<Ne64>(is_set),
-        ("lt", "s64") => chosen::<LtS64>(is_set),
-        ("le", "s64") => chosen::<LeS64>(is_set),
-        ("gt", "s64") => chosen::<GtS64>(is_set),
-        ("ge", "s64") => chosen::<GeS64>(is_set),
-        ("lt" | "lo", "u64") => chosen::<LtU64>(is_set),
-        ("le" | "ls", "u64") => chosen::<LeU64>(is_set),
-        ("gt" | "hi", "u64") => chosen::<GtU64>(is_set),
-        ("ge" | "hs", "u64") => chosen::<GeU64>(is_set),
+        ("eq", "f32") => setp::<Eq>(),
+        ("ne", "f32") => setp::<Ne>(),
+        ("lt", "f32") => setp::<Lt>(),
+        ("le", "f32") => setp::<Le>(),
+        ("gt", "f32") => setp::<Gt>(),
+        ("ge", "f32") => setp::<Ge>(),
+        ("equ", "f32") => setp::<Equ>(),
+        ("neu", "f32") => setp::<Neu>(),
+        ("ltu", "f32") => setp::<Ltu>(),
+        ("leu", "f32") => setp::<Leu>(),
+        ("gtu", "f32") => setp::<Gtu>(),
+        ("geu", "f32") => setp::<Geu>(),
+        ("eq", "b16" | "u16" | "s16" | "b32" | "u32" | "s32") => setp::<Eq32>(),
+        ("ne", "b16" | "u16" | "s16" | "b32" | "u32" | "s32") => setp::<Ne32>(),
+        ("lt", "s32") => setp::<LtS32>(),
+        ("le", "s32") => setp::<LeS32>(),
+        ("gt", "s32") => setp::<GtS32>(),
+        ("ge", "s32") => setp::<GeS32>(),
+        ("lt" | "lo", "u16" | "u32") => setp::<LtU32>(),
+        ("le" | "ls", "u16" | "u32") => setp::<LeU32>(),
+        ("gt" | "hi", "u16" | "u32") => setp::<GtU32>(),
+        ("ge" | "hs", "u16" | "u32") => setp::<GeU32>(),
+        ("eq", "b64" | "u64" | "s64") => setp::<Eq64>(),
+        ("ne", "b64" | "u64" | "s64") => setp::<Ne64>(),
+        ("lt", "s64") => setp::<LtS64>(),
+        ("le", "s64") => setp::<LeS64>(),
+        ("gt", "s64") => setp::<GtS64>(),
+        ("ge", "s64") => setp::<GeS64>(),
+        ("lt" | "lo", "u64") => setp::<LtU64>(),
+        ("le" | "ls", "u64") => setp::<LeU64>(),
+        ("gt" | "hi", "u64") => setp::<GtU64>(),
+        ("ge" | "hs", "u64") => setp::<GeU64>(),
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! `cvt`: between integers, floats and narrow floats, with all roundings.
 
-use super::{Map1, Map2, map, map1, map2};
+use super::{Map1, Map2, map, map1, map2, slow1, slow2};
 use crate::code::Handler;
 use crate::soft::{self, BF16, F16, NAN32, Rounding, TF32, bits32};
 
@@ -314,10 +314,10 @@ pub(crate) fn single(spec: Spec) -> Handler {
         (F16, F32) if nearest => map1::<F32ToHalf>(),
         (Bf16, F32) if nearest => map1::<F32ToBrain>(),
         (to, from) => match (from.bits() == 64, to.bits() == 64) {
-            (false, false) => map1::<Any3232>(),
-            (false, true) => map1::<Any3264>(),
-            (true, false) => map1::<Any6432>(),
-            (true, true) => map1::<Any6464>(),
+            (false, false) => slow1::<Any3232>(),
+            (false, true) => slow1::<Any3264>(),
+            (true, false) => slow1::<Any6432>(),
+            (true, true) => slow1::<Any6464>(),
         },
     }
 }
@@ -328,7 +328,7 @@ pub(crate) fn packed(spec: Spec) -> Handler {
     match spec.to {
         Kind::F16 if nearest => map2::<PackHalf>(),
         Kind::Bf16 if nearest => map2::<PackBrain>(),
-        _ => map2::<PackAny>(),
+        _ => slow2::<PackAny>(),
     }
 }
 

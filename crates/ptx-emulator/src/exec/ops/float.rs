@@ -1,9 +1,9 @@
 //! f32 and f64 arithmetic. What rounds to nearest without further modifiers has its own function; all else goes through
 //! one that reads rounding, `.ftz` and `.sat` from the instruction.
 
-use super::{Map1, Map2, Map3, map, map1, map2, map3};
+use super::{Map1, Map2, Map3, map, map1, map2, map3, slow1, slow2, slow3};
 use crate::code::Handler;
-use crate::soft::{self, NAN32, Rounding, bits32};
+use crate::soft::{self, NAN32, Rounding, bits32, double};
 
 /// Flags in the instruction's number, above the direction of rounding (three bits).
 pub(crate) const FTZ: i64 = 1 << 3;
@@ -73,7 +73,7 @@ map! {
         finish(soft::round32(soft::fma_odd(wide(a, imm), wide(b, imm), wide(c, imm), r), r), imm)
     };
     FmaAnyF64: u64, u64, u64 => u64 = |a, b, c, imm| {
-        soft::fma64(d(a), d(b), d(c), Rounding::from_code(imm)).to_bits()
+        double::fma(d(a), d(b), d(c), Rounding::from_code(imm)).to_bits()
     };
 }
 
@@ -138,14 +138,14 @@ any! {
     SubAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(soft::add_odd(wide(a, imm), -wide(b, imm), r), r), imm);
     MulAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(wide(a, imm) * wide(b, imm), r), imm);
     DivAnyF32(a, b) u32, Map2 { A, B, D } = |imm, r| finish(soft::round32(soft::div_odd(wide(a, imm), wide(b, imm)), r), imm);
-    AddAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::add64(d(a), d(b), r).to_bits();
-    SubAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::add64(d(a), -d(b), r).to_bits();
-    MulAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::mul64(d(a), d(b), r).to_bits();
-    DivAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| soft::div64(d(a), d(b), r).to_bits();
+    AddAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::add(d(a), d(b), r).to_bits();
+    SubAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::add(d(a), -d(b), r).to_bits();
+    MulAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::mul(d(a), d(b), r).to_bits();
+    DivAnyF64(a, b) u64, Map2 { A, B, D } = |imm, r| double::div(d(a), d(b), r).to_bits();
     SqrtAnyF32(a) u32, Map1 { A, D } = |imm, r| finish(soft::round32(soft::sqrt_odd(wide(a, imm)), r), imm);
     RcpAnyF32(a) u32, Map1 { A, D } = |imm, r| finish(soft::round32(soft::div_odd(1.0, wide(a, imm)), r), imm);
-    SqrtAnyF64(a) u64, Map1 { A, D } = |imm, r| soft::sqrt64(d(a), r).to_bits();
-    RcpAnyF64(a) u64, Map1 { A, D } = |imm, r| soft::div64(1.0, d(a), r).to_bits();
+    SqrtAnyF64(a) u64, Map1 { A, D } = |imm, r| double::sqrt(d(a), r).to_bits();
+    RcpAnyF64(a) u64, Map1 { A, D } = |imm, r| double::div(1.0, d(a), r).to_bits();
 }
 
 macro_rules! plain_with_flags {
@@ -187,10 +187,10 @@ pub(crate) fn unary(name: &str, ty: &str, imm: i64) -> Option<Handler> {
         ("rcp", "f32") if imm == 0 => map1::<RcpF32>(),
         ("sqrt", "f64") if imm == 0 => map1::<SqrtF64>(),
         ("rcp", "f64") if imm == 0 => map1::<RcpF64>(),
-        ("sqrt", "f32") => map1::<SqrtAnyF32>(),
-        ("rcp", "f32") => map1::<RcpAnyF32>(),
-        ("sqrt", "f64") => map1::<SqrtAnyF64>(),
-        ("rcp", "f64") => map1::<RcpAnyF64>(),
+        ("sqrt", "f32") => slow1::<SqrtAnyF32>(),
+        ("rcp", "f32") => slow1::<RcpAnyF32>(),
+        ("sqrt", "f64") => slow1::<SqrtAnyF64>(),
+        ("rcp", "f64") => slow1::<RcpAnyF64>(),
         _ => return None,
     })
 }
@@ -206,18 +206,18 @@ pub(crate) fn binary(name: &str, ty: &str, imm: i64) -> Option<Handler> {
         ("add", "f32") if nearest => map2::<AddFlagsF32>(),
         ("sub", "f32") if nearest => map2::<SubFlagsF32>(),
         ("mul", "f32") if nearest => map2::<MulFlagsF32>(),
-        ("add", "f32") => map2::<AddAnyF32>(),
-        ("sub", "f32") => map2::<SubAnyF32>(),
-        ("mul", "f32") => map2::<MulAnyF32>(),
-        ("div", "f32") => map2::<DivAnyF32>(),
+        ("add", "f32") => slow2::<AddAnyF32>(),
+        ("sub", "f32") => slow2::<SubAnyF32>(),
+        ("mul", "f32") => slow2::<MulAnyF32>(),
+        ("div", "f32") => slow2::<DivAnyF32>(),
         ("add", "f64") if imm == 0 => map2::<AddF64>(),
         ("sub", "f64") if imm == 0 => map2::<SubF64>(),
         ("mul", "f64") if imm == 0 => map2::<MulF64>(),
         ("div", "f64") if imm == 0 => map2::<DivF64>(),
-        ("add", "f64") => map2::<AddAnyF64>(),
-        ("sub", "f64") => map2::<SubAnyF64>(),
-        ("mul", "f64") => map2::<MulAnyF64>(),
-        ("div", "f64") => map2::<DivAnyF64>(),
+        ("add", "f64") => slow2::<AddAnyF64>(),
+        ("sub", "f64") => slow2::<SubAnyF64>(),
+        ("mul", "f64") => slow2::<MulAnyF64>(),
+        ("div", "f64") => slow2::<DivAnyF64>(),
         ("min", "f32") => map2::<MinF32>(),
         ("max", "f32") => map2::<MaxF32>(),
         ("min", "f64") => map2::<MinF64>(),
@@ -233,9 +233,9 @@ pub(crate) fn ternary(ty: &str, imm: i64) -> Option<Handler> {
     Some(match ty {
         "f32" if imm == 0 => map3::<FmaF32>(),
         "f32" if imm & 7 == 0 => map3::<FmaFlagsF32>(),
-        "f32" => map3::<FmaAnyF32>(),
+        "f32" => slow3::<FmaAnyF32>(),
         "f64" if imm == 0 => map3::<FmaF64>(),
-        "f64" => map3::<FmaAnyF64>(),
+        "f64" => slow3::<FmaAnyF64>(),
         _ => return None,
     })
 }

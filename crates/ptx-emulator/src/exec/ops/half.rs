@@ -1,7 +1,7 @@
 //! f16 and bf16 arithmetic, single and packed. Operations are formed in f64, which holds any sum or product of theirs
 //! (rounded to odd where it does not), and rounded once.
 
-use super::{Map1, Map2, Map3, map1, map2, map3};
+use super::{Map1, Map2, Map3, slow1, slow2, slow3};
 use crate::code::Handler;
 use crate::soft::{self, BF16, F16, Format, Rounding};
 
@@ -10,6 +10,10 @@ pub(crate) const FTZ: i64 = 1;
 pub(crate) const SAT: i64 = 2;
 pub(crate) const NAN: i64 = 4;
 pub(crate) const RELU: i64 = 8;
+/// bf16, not f16.
+const BRAIN: i64 = 16;
+/// Two values in a register.
+const PACKED: i64 = 32;
 
 /// A narrow format and how to read it.
 pub(crate) trait Narrow {
@@ -119,77 +123,72 @@ impl Op for Max {
     }
 }
 
-/// `O` on one value (`PACKED` false) or on both halves of a word.
-pub(crate) struct On<O, N, const PACKED: bool>(std::marker::PhantomData<(O, N)>);
+/// `O` on one value or on both halves of a word, in the format that the flags say.
+pub(crate) struct On<O>(std::marker::PhantomData<O>);
 
-fn both<O: Op, N: Narrow>(a: u32, b: u32, c: u32, imm: i64, packed: bool) -> u32 {
-    let low = O::f::<N>(a & 0xffff, b & 0xffff, c & 0xffff, imm);
-    if packed { low | O::f::<N>(a >> 16, b >> 16, c >> 16, imm) << 16 } else { low }
+fn apply<O: Op>(a: u32, b: u32, c: u32, imm: i64) -> u32 {
+    let f = if imm & BRAIN != 0 { O::f::<Brain> } else { O::f::<Half> };
+    let low = f(a & 0xffff, b & 0xffff, c & 0xffff, imm);
+    if imm & PACKED != 0 { low | f(a >> 16, b >> 16, c >> 16, imm) << 16 } else { low }
 }
 
-impl<O: Op, N: Narrow, const P: bool> Map1 for On<O, N, P> {
+impl<O: Op> Map1 for On<O> {
     type A = u32;
     type D = u32;
     fn f(a: u32, imm: i64) -> u32 {
-        both::<O, N>(a, 0, 0, imm, P)
+        apply::<O>(a, 0, 0, imm)
     }
 }
 
-impl<O: Op, N: Narrow, const P: bool> Map2 for On<O, N, P> {
+impl<O: Op> Map2 for On<O> {
     type A = u32;
     type B = u32;
     type D = u32;
     fn f(a: u32, b: u32, imm: i64) -> u32 {
-        both::<O, N>(a, b, 0, imm, P)
+        apply::<O>(a, b, 0, imm)
     }
 }
 
-impl<O: Op, N: Narrow, const P: bool> Map3 for On<O, N, P> {
+impl<O: Op> Map3 for On<O> {
     type A = u32;
     type B = u32;
     type C = u32;
     type D = u32;
     fn f(a: u32, b: u32, c: u32, imm: i64) -> u32 {
-        both::<O, N>(a, b, c, imm, P)
+        apply::<O>(a, b, c, imm)
     }
 }
 
-macro_rules! by_type {
-    ($map:ident, $op:ty, $ty:expr) => {
-        match $ty {
-            "f16" => $map::<On<$op, Half, false>>(),
-            "f16x2" => $map::<On<$op, Half, true>>(),
-            "bf16" => $map::<On<$op, Brain, false>>(),
-            "bf16x2" => $map::<On<$op, Brain, true>>(),
-            _ => return None,
-        }
-    };
+/// The flags of a type.
+pub(crate) fn format(ty: &str) -> i64 {
+    let brain = if ty.starts_with('b') { BRAIN } else { 0 };
+    brain | if ty.ends_with("x2") { PACKED } else { 0 }
 }
 
 /// One source.
-pub(crate) fn unary(name: &str, ty: &str) -> Option<Handler> {
+pub(crate) fn unary(name: &str) -> Option<Handler> {
     Some(match name {
-        "neg" => by_type!(map1, Neg, ty),
-        "abs" => by_type!(map1, Abs, ty),
-        "ex2" => by_type!(map1, Ex2, ty),
-        "tanh" => by_type!(map1, Tanh, ty),
+        "neg" => slow1::<On<Neg>>(),
+        "abs" => slow1::<On<Abs>>(),
+        "ex2" => slow1::<On<Ex2>>(),
+        "tanh" => slow1::<On<Tanh>>(),
         _ => return None,
     })
 }
 
 /// Two sources.
-pub(crate) fn binary(name: &str, ty: &str) -> Option<Handler> {
+pub(crate) fn binary(name: &str) -> Option<Handler> {
     Some(match name {
-        "add" => by_type!(map2, Add, ty),
-        "sub" => by_type!(map2, Sub, ty),
-        "mul" => by_type!(map2, Mul, ty),
-        "min" => by_type!(map2, Min, ty),
-        "max" => by_type!(map2, Max, ty),
+        "add" => slow2::<On<Add>>(),
+        "sub" => slow2::<On<Sub>>(),
+        "mul" => slow2::<On<Mul>>(),
+        "min" => slow2::<On<Min>>(),
+        "max" => slow2::<On<Max>>(),
         _ => return None,
     })
 }
 
 /// `fma`.
-pub(crate) fn ternary(ty: &str) -> Option<Handler> {
-    Some(by_type!(map3, Fma, ty))
+pub(crate) fn ternary() -> Handler {
+    slow3::<On<Fma>>()
 }

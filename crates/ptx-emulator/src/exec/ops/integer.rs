@@ -1,10 +1,14 @@
 //! Integer and bit arithmetic. Registers of 16 bits hold their value zero-extended in a lane of 32.
 
-use super::{Map2, Map4, map, map1, map2, map3, map4};
+use super::{Map2, Map4, map, map1, map2, map3, map4, slow1, slow2, slow3};
 use crate::code::Handler;
 
 fn s16(x: u32) -> i32 {
     i32::from(x as u16 as i16)
+}
+
+fn s24(x: u32) -> i64 {
+    i64::from((x << 8) as i32 >> 8)
 }
 
 fn low(x: u32) -> u32 {
@@ -33,6 +37,8 @@ map! {
     FindS32: u32 => u32 = |a| { let a = if (a as i32) < 0 { !a } else { a }; if a == 0 { !0 } else { 31 - a.leading_zeros() } };
     FindU64: u64 => u32 = |a| if a == 0 { !0 } else { 63 - a.leading_zeros() };
     FindS64: u64 => u32 = |a| { let a = if (a as i64) < 0 { !a } else { a }; if a == 0 { !0 } else { 63 - a.leading_zeros() } };
+    ShiftAmountU64: u64 => u32 = |a| if a == 0 { !0 } else { a.leading_zeros() };
+    ShiftAmountS64: u64 => u32 = |a| { let a = if (a as i64) < 0 { !a } else { a }; if a == 0 { !0 } else { a.leading_zeros() } };
     ShiftAmountU32: u32 => u32 = |a| if a == 0 { !0 } else { a.leading_zeros() };
     ShiftAmountS32: u32 => u32 = |a| { let a = if (a as i32) < 0 { !a } else { a }; if a == 0 { !0 } else { a.leading_zeros() } };
 }
@@ -61,6 +67,9 @@ map! {
     MulWideS32: u32, u32 => u64 = |a, b| (i64::from(a as i32) * i64::from(b as i32)) as u64;
     Mul24LoU: u32, u32 => u32 = |a, b| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff);
     Mul24LoS: u32, u32 => u32 = |a, b| (((a << 8) as i32 >> 8).wrapping_mul((b << 8) as i32 >> 8)) as u32;
+    // Bits 16 to 47 of the product.
+    Mul24HiU: u32, u32 => u32 = |a, b| ((u64::from(a & 0xff_ffff) * u64::from(b & 0xff_ffff)) >> 16) as u32;
+    Mul24HiS: u32, u32 => u32 = |a, b| ((s24(a) * s24(b)) >> 16) as u32;
     // Division by zero gives all ones, as GPUs do; PTX leaves it open.
     DivU16: u32, u32 => u32 = |a, b| low(a.checked_div(b).unwrap_or(!0));
     DivS16: u32, u32 => u32 = |a, b| if b == 0 { 0xffff } else { low(s16(a).wrapping_div(s16(b)) as u32) };
@@ -159,6 +168,16 @@ map! {
     MadWideS32: u32, u32, u64 => u64 = |a, b, c, _| MulWideS32::f(a, b, 0).wrapping_add(c);
     Mad24LoU: u32, u32, u32 => u32 = |a, b, c, _| Mul24LoU::f(a, b, 0).wrapping_add(c);
     Mad24LoS: u32, u32, u32 => u32 = |a, b, c, _| Mul24LoS::f(a, b, 0).wrapping_add(c);
+    Mad24HiU: u32, u32, u32 => u32 = |a, b, c, _| Mul24HiU::f(a, b, 0).wrapping_add(c);
+    Mad24HiS: u32, u32, u32 => u32 = |a, b, c, _| Mul24HiS::f(a, b, 0).wrapping_add(c);
+    Mad24HiSat: u32, u32, u32 => u32 = |a, b, c, _| (Mul24HiS::f(a, b, 0) as i32).saturating_add(c as i32) as u32;
+    MadHiU16: u32, u32, u32 => u32 = |a, b, c, _| low(MulHiU16::f(a, b, 0).wrapping_add(c));
+    MadHiS16: u32, u32, u32 => u32 = |a, b, c, _| low(MulHiS16::f(a, b, 0).wrapping_add(c));
+    MadHiSat: u32, u32, u32 => u32 = |a, b, c, _| (MulHiS32::f(a, b, 0) as i32).saturating_add(c as i32) as u32;
+    SadU16: u32, u32, u32 => u32 = |a, b, c, _| low(a.abs_diff(b).wrapping_add(c));
+    SadS16: u32, u32, u32 => u32 = |a, b, c, _| low(s16(a).abs_diff(s16(b)).wrapping_add(c));
+    SadU64: u64, u64, u64 => u64 = |a, b, c, _| a.abs_diff(b).wrapping_add(c);
+    SadS64: u64, u64, u64 => u64 = |a, b, c, _| (a as i64).abs_diff(b as i64).wrapping_add(c);
     SadS32: u32, u32, u32 => u32 = |a, b, c, _| (a as i32).abs_diff(b as i32).wrapping_add(c);
     SadU32: u32, u32, u32 => u32 = |a, b, c, _| a.abs_diff(b).wrapping_add(c);
     Prmt: u32, u32, u32 => u32 = |a, b, c, mode| prmt(a, b, c, mode);
@@ -253,20 +272,22 @@ pub(crate) fn unary(name: &str, ty: &str) -> Option<Handler> {
         ("not", "b16") => map1::<Not16>(),
         ("not", "b32") => map1::<Not32>(),
         ("not", "b64") => map1::<Not64>(),
-        ("cnot", "b16" | "b32") => map1::<Cnot32>(),
-        ("cnot", "b64") => map1::<Cnot64>(),
+        ("cnot", "b16" | "b32") => slow1::<Cnot32>(),
+        ("cnot", "b64") => slow1::<Cnot64>(),
         ("popc", "b32") => map1::<Popc32>(),
-        ("popc", "b64") => map1::<Popc64>(),
+        ("popc", "b64") => slow1::<Popc64>(),
         ("clz", "b32") => map1::<Clz32>(),
-        ("clz", "b64") => map1::<Clz64>(),
+        ("clz", "b64") => slow1::<Clz64>(),
         ("brev", "b32") => map1::<Brev32>(),
-        ("brev", "b64") => map1::<Brev64>(),
-        ("bfind", "u32") => map1::<FindU32>(),
-        ("bfind", "s32") => map1::<FindS32>(),
-        ("bfind", "u64") => map1::<FindU64>(),
-        ("bfind", "s64") => map1::<FindS64>(),
-        ("bfind.shiftamt", "u32") => map1::<ShiftAmountU32>(),
-        ("bfind.shiftamt", "s32") => map1::<ShiftAmountS32>(),
+        ("brev", "b64") => slow1::<Brev64>(),
+        ("bfind", "u32") => slow1::<FindU32>(),
+        ("bfind", "s32") => slow1::<FindS32>(),
+        ("bfind", "u64") => slow1::<FindU64>(),
+        ("bfind", "s64") => slow1::<FindS64>(),
+        ("bfind.shiftamt", "u32") => slow1::<ShiftAmountU32>(),
+        ("bfind.shiftamt", "s32") => slow1::<ShiftAmountS32>(),
+        ("bfind.shiftamt", "u64") => slow1::<ShiftAmountU64>(),
+        ("bfind.shiftamt", "s64") => slow1::<ShiftAmountS64>(),
         _ => return None,
     })
 }
@@ -289,26 +310,28 @@ pub(crate) fn binary(name: &str, ty: &str) -> Option<Handler> {
         ("mul.hi", "s16") => map2::<MulHiS16>(),
         ("mul.hi", "u32") => map2::<MulHiU32>(),
         ("mul.hi", "s32") => map2::<MulHiS32>(),
-        ("mul.hi", "u64") => map2::<MulHiU64>(),
-        ("mul.hi", "s64") => map2::<MulHiS64>(),
+        ("mul.hi", "u64") => slow2::<MulHiU64>(),
+        ("mul.hi", "s64") => slow2::<MulHiS64>(),
         ("mul.wide", "u16") => map2::<MulWideU16>(),
         ("mul.wide", "s16") => map2::<MulWideS16>(),
         ("mul.wide", "u32") => map2::<MulWideU32>(),
         ("mul.wide", "s32") => map2::<MulWideS32>(),
-        ("mul24.lo", "u32") => map2::<Mul24LoU>(),
-        ("mul24.lo", "s32") => map2::<Mul24LoS>(),
-        ("div", "u16") => map2::<DivU16>(),
-        ("div", "s16") => map2::<DivS16>(),
-        ("div", "u32") => map2::<DivU32>(),
-        ("div", "s32") => map2::<DivS32>(),
-        ("div", "u64") => map2::<DivU64>(),
-        ("div", "s64") => map2::<DivS64>(),
-        ("rem", "u16") => map2::<RemU16>(),
-        ("rem", "s16") => map2::<RemS16>(),
-        ("rem", "u32") => map2::<RemU32>(),
-        ("rem", "s32") => map2::<RemS32>(),
-        ("rem", "u64") => map2::<RemU64>(),
-        ("rem", "s64") => map2::<RemS64>(),
+        ("mul24.lo", "u32") => slow2::<Mul24LoU>(),
+        ("mul24.lo", "s32") => slow2::<Mul24LoS>(),
+        ("mul24.hi", "u32") => slow2::<Mul24HiU>(),
+        ("mul24.hi", "s32") => slow2::<Mul24HiS>(),
+        ("div", "u16") => slow2::<DivU16>(),
+        ("div", "s16") => slow2::<DivS16>(),
+        ("div", "u32") => slow2::<DivU32>(),
+        ("div", "s32") => slow2::<DivS32>(),
+        ("div", "u64") => slow2::<DivU64>(),
+        ("div", "s64") => slow2::<DivS64>(),
+        ("rem", "u16") => slow2::<RemU16>(),
+        ("rem", "s16") => slow2::<RemS16>(),
+        ("rem", "u32") => slow2::<RemU32>(),
+        ("rem", "s32") => slow2::<RemS32>(),
+        ("rem", "u64") => slow2::<RemU64>(),
+        ("rem", "s64") => slow2::<RemS64>(),
         ("min", "s16") => map2::<MinS16>(),
         ("max", "s16") => map2::<MaxS16>(),
         ("min", "u16" | "u32") => map2::<MinU32>(),
@@ -334,7 +357,7 @@ pub(crate) fn binary(name: &str, ty: &str) -> Option<Handler> {
         ("shr", "s16") => map2::<ShrS16>(),
         ("shr", "s32") => map2::<ShrS32>(),
         ("shr", "s64") => map2::<ShrS64>(),
-        ("bmsk.clamp", "b32") => map2::<Bmsk>(),
+        ("bmsk.clamp", "b32") => slow2::<Bmsk>(),
         _ => return None,
     })
 }
@@ -345,26 +368,36 @@ pub(crate) fn ternary(name: &str, ty: &str) -> Option<Handler> {
         ("mad.lo", "u16" | "s16") => map3::<Mad16>(),
         ("mad.lo", "u32" | "s32") => map3::<Mad32>(),
         ("mad.lo", "u64" | "s64") => map3::<Mad64>(),
-        ("mad.hi", "u32") => map3::<MadHiU32>(),
-        ("mad.hi", "s32") => map3::<MadHiS32>(),
-        ("mad.hi", "u64") => map3::<MadHiU64>(),
-        ("mad.hi", "s64") => map3::<MadHiS64>(),
+        ("mad.hi", "u32") => slow3::<MadHiU32>(),
+        ("mad.hi", "s32") => slow3::<MadHiS32>(),
+        ("mad.hi", "u64") => slow3::<MadHiU64>(),
+        ("mad.hi", "s64") => slow3::<MadHiS64>(),
         ("mad.wide", "u16") => map3::<MadWideU16>(),
         ("mad.wide", "s16") => map3::<MadWideS16>(),
         ("mad.wide", "u32") => map3::<MadWideU32>(),
         ("mad.wide", "s32") => map3::<MadWideS32>(),
-        ("mad24.lo", "u32") => map3::<Mad24LoU>(),
-        ("mad24.lo", "s32") => map3::<Mad24LoS>(),
-        ("sad", "u32") => map3::<SadU32>(),
-        ("sad", "s32") => map3::<SadS32>(),
+        ("mad24.lo", "u32") => slow3::<Mad24LoU>(),
+        ("mad24.lo", "s32") => slow3::<Mad24LoS>(),
+        ("mad24.hi", "u32") => slow3::<Mad24HiU>(),
+        ("mad24.hi", "s32") => slow3::<Mad24HiS>(),
+        ("mad24.hi.sat", "s32") => slow3::<Mad24HiSat>(),
+        ("mad.hi", "u16") => slow3::<MadHiU16>(),
+        ("mad.hi", "s16") => slow3::<MadHiS16>(),
+        ("mad.hi.sat", "s32") => slow3::<MadHiSat>(),
+        ("sad", "u16") => slow3::<SadU16>(),
+        ("sad", "s16") => slow3::<SadS16>(),
+        ("sad", "u64") => slow3::<SadU64>(),
+        ("sad", "s64") => slow3::<SadS64>(),
+        ("sad", "u32") => slow3::<SadU32>(),
+        ("sad", "s32") => slow3::<SadS32>(),
         ("prmt", "b32") => map3::<Prmt>(),
         ("dp4a", _) => map3::<Dp4a>(),
-        ("dp2a", _) => map3::<Dp2a>(),
+        ("dp2a", _) => slow3::<Dp2a>(),
         ("lop3", "b32") => map3::<Lop3>(),
         ("bfe", "u32") => map3::<BfeU32>(),
-        ("bfe", "s32") => map3::<BfeS32>(),
-        ("bfe", "u64") => map3::<BfeU64>(),
-        ("bfe", "s64") => map3::<BfeS64>(),
+        ("bfe", "s32") => slow3::<BfeS32>(),
+        ("bfe", "u64") => slow3::<BfeU64>(),
+        ("bfe", "s64") => slow3::<BfeS64>(),
         ("shf.l.clamp", "b32") => map3::<FunnelLClamp>(),
         ("shf.l.wrap", "b32") => map3::<FunnelLWrap>(),
         ("shf.r.clamp", "b32") => map3::<FunnelRClamp>(),

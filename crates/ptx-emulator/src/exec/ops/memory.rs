@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use super::super::cx::{Cx, Row, Row64, lanes};
 use super::super::dispatch::handler;
 use super::address::{
-    LONG, SIGNED, SIZE, SYNC, Window, addresses, by_allocation, by_window, inside, offsets, offsets_in,
-    sectors, wavefronts,
+    LONG, SIGNED, SIZE, STRONG, SYNC, Window, addresses, by_allocation, by_window, inside, offsets,
+    offsets_in, sectors, wavefronts,
 };
-use super::atomic::synchronise;
 use super::check::{
-    check_global, check_local, check_shared_read, check_shared_write, mark_local, mark_written,
+    check_global, check_local, check_shared_read, check_shared_sync, check_shared_write, mark_local,
+    mark_written,
 };
+use super::order;
+use crate::check::global::Access;
 use crate::code::Inst;
 use crate::finding::Space;
 use crate::memory::{LOCAL, PARAM, SHARED};
@@ -136,9 +138,11 @@ unsafe fn load_global(cx: &mut Cx<'_>, i: &Inst, at: &Row64) {
     let all = cx.mask;
     by_allocation(cx, at, bytes, |cx, group| {
         let view = &cx.launch.views[group.view];
-        check_global(cx, group, bytes, false, i.flags & SYNC != 0, |_, _| false);
-        if i.flags & SYNC != 0 {
-            synchronise(cx, i, at, group.mask, false);
+        if i.flags & SYNC == 0 {
+            check_global(cx, group, bytes, Access::Read, |_, _| false);
+        } else {
+            order::learn(cx, i, Access::Poll, at, group.mask, 0);
+            check_global(cx, group, bytes, Access::Poll, |_, _| false);
         }
         let pointers = group.offsets.map(|o| view.pointer.wrapping_add(o as usize));
         cx.mask = group.mask;
@@ -157,20 +161,24 @@ unsafe fn store_global(cx: &mut Cx<'_>, i: &Inst, at: &Row64) {
     by_allocation(cx, at, bytes, |cx, group| {
         let view = &cx.launch.views[group.view];
         let pointers = group.offsets.map(|o| view.pointer.wrapping_add(o as usize));
-        // SAFETY: the group's lanes are inside the allocation and aligned.
-        check_global(cx, group, bytes, true, i.flags & SYNC != 0, |cx, l| unsafe {
-            unchanged(cx, i, pointers[l], l)
-        });
-        mark_written(view, group, bytes);
-        if i.flags & SYNC != 0 {
-            synchronise(cx, i, at, group.mask, true);
+        if i.flags & SYNC == 0 {
+            // SAFETY: the group's lanes are inside the allocation and aligned.
+            check_global(cx, group, bytes, Access::Write, |cx, l| unsafe {
+                unchanged(cx, i, pointers[l], l)
+            });
+        } else {
+            order::learn(cx, i, Access::Signal, at, group.mask, 0);
+            check_global(cx, group, bytes, Access::Signal, |_, _| false);
+            order::publish(cx, i, at, group.mask, 0);
         }
+        mark_written(view, group, bytes);
         // SAFETY: as above.
         unsafe { store(cx, i, &pointers, group.mask) };
     });
 }
 
-fn count_global(cx: &mut Cx<'_>, at: &Row64, bytes: u32) {
+/// Counts a request to global memory.
+pub(crate) fn count_global(cx: &mut Cx<'_>, at: &Row64, bytes: u32) {
     let mask = cx.mask;
     let tally = cx.tally();
     tally.requests += 1;
@@ -203,7 +211,14 @@ unsafe fn load_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
         count_shared(cx, at, bytes);
     }
     let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
-    check_shared_read(cx, at, ok, bytes);
+    if i.flags & SYNC != 0 {
+        order::learn(cx, i, Access::Poll, &at.map(u64::from), ok, order::SHARED);
+    }
+    if i.flags & STRONG == 0 {
+        check_shared_read(cx, at, ok, bytes);
+    } else {
+        check_shared_sync(cx, at, ok, bytes, Access::Poll);
+    }
     let base = shared_base(cx);
     let pointers = at.map(|o| base.wrapping_add(o as usize));
     // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
@@ -219,8 +234,15 @@ unsafe fn store_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
     let base = shared_base(cx);
     let pointers = at.map(|o| base.wrapping_add(o as usize));
-    // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
-    check_shared_write(cx, at, ok, bytes, false, |cx, l| unsafe { unchanged(cx, i, pointers[l], l) });
+    if i.flags & STRONG == 0 {
+        // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
+        check_shared_write(cx, at, ok, bytes, |cx, l| unsafe { unchanged(cx, i, pointers[l], l) });
+    } else {
+        check_shared_sync(cx, at, ok, bytes, Access::Signal);
+    }
+    if i.flags & SYNC != 0 {
+        order::publish(cx, i, &at.map(u64::from), ok, order::SHARED);
+    }
     // SAFETY: as above.
     unsafe { store(cx, i, &pointers, ok) };
 }

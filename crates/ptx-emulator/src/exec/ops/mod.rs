@@ -1,8 +1,10 @@
-//! Handlers by family. The maths of one lane is a function; [`map1`] and its kin apply it to rows.
+//! Handlers by family. The maths of one lane is a function; [`map1`] and its kin apply it to rows, [`slow1`] and its
+//! kin where vector instructions would not help.
 
 pub(crate) mod address;
 pub(crate) mod asynchronous;
 pub(crate) mod atomic;
+pub(crate) mod carry;
 pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod convert;
@@ -11,12 +13,14 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod matrix;
 pub(crate) mod memory;
+pub(crate) mod mma;
 pub(crate) mod moves;
+pub(crate) mod order;
 pub(crate) mod special;
 pub(crate) mod warp;
 
 use super::cx::Lane;
-use super::dispatch::handler;
+use super::dispatch::{handler, slow_handler};
 
 /// d = f(a).
 pub(crate) trait Map1 {
@@ -52,41 +56,49 @@ pub(crate) trait Map4 {
     fn f(a: Self::A, b: Self::B, c: Self::C, e: Self::E, imm: i64) -> Self::D;
 }
 
-handler! {
-    /// Handler of a function of one row.
-    map1<O: Map1> |cx, i| {
-        let mut r = [O::D::default(); 32];
-        let a = cx.get::<O::A>(i.a);
-        for l in 0..32 {
-            r[l] = O::f(a[l], i.imm);
+/// Handlers of a function of one, two or three rows.
+macro_rules! map_handlers {
+    ($how:ident, $one:ident, $two:ident, $three:ident) => {
+        $how! {
+            /// Handler of a function of one row.
+            $one<O: Map1> |cx, i| {
+                let mut r = [O::D::default(); 32];
+                let a = cx.get::<O::A>(i.a);
+                for l in 0..32 {
+                    r[l] = O::f(a[l], i.imm);
+                }
+                cx.put(i.d, &r);
+            }
         }
-        cx.put(i.d, &r);
-    }
+
+        $how! {
+            /// Handler of a function of two rows.
+            $two<O: Map2> |cx, i| {
+                let mut r = [O::D::default(); 32];
+                let (a, b) = (cx.get::<O::A>(i.a), cx.get::<O::B>(i.b));
+                for l in 0..32 {
+                    r[l] = O::f(a[l], b[l], i.imm);
+                }
+                cx.put(i.d, &r);
+            }
+        }
+
+        $how! {
+            /// Handler of a function of three rows.
+            $three<O: Map3> |cx, i| {
+                let mut r = [O::D::default(); 32];
+                let (a, b, c) = (cx.get::<O::A>(i.a), cx.get::<O::B>(i.b), cx.get::<O::C>(i.c));
+                for l in 0..32 {
+                    r[l] = O::f(a[l], b[l], c[l], i.imm);
+                }
+                cx.put(i.d, &r);
+            }
+        }
+    };
 }
 
-handler! {
-    /// Handler of a function of two rows.
-    map2<O: Map2> |cx, i| {
-        let mut r = [O::D::default(); 32];
-        let (a, b) = (cx.get::<O::A>(i.a), cx.get::<O::B>(i.b));
-        for l in 0..32 {
-            r[l] = O::f(a[l], b[l], i.imm);
-        }
-        cx.put(i.d, &r);
-    }
-}
-
-handler! {
-    /// Handler of a function of three rows.
-    map3<O: Map3> |cx, i| {
-        let mut r = [O::D::default(); 32];
-        let (a, b, c) = (cx.get::<O::A>(i.a), cx.get::<O::B>(i.b), cx.get::<O::C>(i.c));
-        for l in 0..32 {
-            r[l] = O::f(a[l], b[l], c[l], i.imm);
-        }
-        cx.put(i.d, &r);
-    }
-}
+map_handlers!(handler, map1, map2, map3);
+map_handlers!(slow_handler, slow1, slow2, slow3);
 
 handler! {
     /// Handler of a function of four rows.

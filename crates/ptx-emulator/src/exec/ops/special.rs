@@ -2,7 +2,7 @@
 //! lies within the error that PTX allows. Special values are those that PTX states.
 
 use super::float::{finish, flush};
-use super::{Map1, Map2, map1, map2};
+use super::{Map1, Map2, map1, map2, slow1};
 use crate::code::Handler;
 
 macro_rules! approximate {
@@ -103,15 +103,15 @@ pub(crate) fn test(name: &str, x: f64, subnormal: bool) -> Option<bool> {
 pub(crate) fn unary(name: &str, ty: &str) -> Option<Handler> {
     Some(match (name, ty) {
         ("ex2", "f32") => map1::<Exp2>(),
-        ("lg2", "f32") => map1::<Log2>(),
-        ("sin", "f32") => map1::<Sin>(),
-        ("cos", "f32") => map1::<Cos>(),
-        ("tanh", "f32") => map1::<Tanh>(),
+        ("lg2", "f32") => slow1::<Log2>(),
+        ("sin", "f32") => slow1::<Sin>(),
+        ("cos", "f32") => slow1::<Cos>(),
+        ("tanh", "f32") => slow1::<Tanh>(),
         ("rcp", "f32") => map1::<Rcp>(),
         ("rsqrt", "f32") => map1::<Rsqrt>(),
         ("sqrt", "f32") => map1::<Sqrt>(),
-        ("rsqrt", "f64") => map1::<RsqrtF64>(),
-        ("rcp", "f64") => map1::<RcpF64Ftz>(),
+        ("rsqrt", "f64") => slow1::<RsqrtF64>(),
+        ("rcp", "f64") => slow1::<RcpF64Ftz>(),
         _ => return None,
     })
 }

@@ -6,16 +6,18 @@ use crate::code::{Inst, NONE};
 use crate::finding::{FindingKind, Space};
 use crate::memory::window_of;
 
-/// Reports member masks that do not name exactly the lanes that take part. Lanes that have left the kernel may be named.
-fn check_members(cx: &mut Cx<'_>, members: &Row) {
+/// Reports member masks that do not name exactly the lanes that take part. Lanes that have left the kernel may be named;
+/// those that a block of another size than whole warps never had only with `also_unborn`.
+fn check_members(cx: &mut Cx<'_>, members: &Row, also_unborn: bool) {
     if !cx.launch.checks.masks {
         return;
     }
-    let (mask, alive) = (cx.mask, cx.warp.alive);
+    let mask = cx.mask;
+    let wrong = if also_unborn { cx.warp.alive } else { cx.warp.alive | !cx.warp.born } & !mask;
     let mut bad = 0;
     for l in lanes(mask) {
         let named = members[l];
-        bad |= u32::from(named >> l & 1 == 0 || named & alive & !mask != 0) << l;
+        bad |= u32::from(named >> l & 1 == 0 || named & wrong != 0) << l;
     }
     if bad != 0 {
         let named = members[bad.trailing_zeros() as usize];
@@ -29,7 +31,7 @@ fn check_members(cx: &mut Cx<'_>, members: &Row) {
 unsafe fn members(cx: &mut Cx<'_>, x: u32) -> Row {
     // SAFETY: as for handlers.
     let row = unsafe { *cx.get::<u32>(x) };
-    check_members(cx, &row);
+    check_members(cx, &row, false);
     row
 }
 
@@ -168,16 +170,18 @@ handler! {
 }
 
 handler! {
-    /// `bar.warp.sync`: lanes of a warp run in step anyway; only the mask is checked.
+    /// `bar.warp.sync`: lanes of a warp run in step anyway; only the mask is checked. `__syncwarp()` names all 32 lanes
+    /// wherever it stands, so that lanes which the block does not have are no fault here.
     sync |cx, i| {
-        members(cx, i.e);
+        let named = *cx.get::<u32>(i.e);
+        check_members(cx, &named, true);
     }
 }
 
 handler! {
-    /// A fence that reaches other blocks.
-    fence |cx, _i| {
-        cx.block.fenced = true;
+    /// A fence; `imm` 1: one that reaches other blocks.
+    fence |cx, i| {
+        super::order::fence(cx, i.imm != 0);
     }
 }
 

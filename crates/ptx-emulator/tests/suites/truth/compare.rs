@@ -36,7 +36,7 @@ fn floats_ordered_and_unordered() {
     for (format, cases) in &all {
         for comparison in FLOATS {
             for ftz in [false, true] {
-                if ftz && *format != F32 {
+                if ftz && *format != F32 && *format != F16 {
                     continue;
                 }
                 let suffix = if ftz { ".ftz" } else { "" };
@@ -50,6 +50,49 @@ fn floats_ordered_and_unordered() {
                     output: 32,
                     want: Box::new(move |v| {
                         Want::Bits(u64::from(holds(comparison, order(*format, flush(v[0]), flush(v[1])))))
+                    }),
+                    cases,
+                });
+            }
+        }
+    }
+    check(&rows);
+}
+
+/// Two comparisons at once: the lower halves give the first predicate, the upper ones the second.
+#[test]
+fn pairs_of_halves() {
+    let all: Vec<_> = [F16, BF16]
+        .map(|format| {
+            let cases = float_cases(format, 2);
+            let other = cases.iter().rev().cycle().skip(11);
+            let both = cases.iter().zip(other).map(|(v, w)| vec![v[0] | w[0] << 16, v[1] | w[1] << 16]);
+            (format, both.collect::<Vec<_>>())
+        })
+        .into();
+    let mut rows = Vec::new();
+    for (format, cases) in &all {
+        for comparison in FLOATS {
+            for ftz in [false, true] {
+                if ftz && *format != F16 {
+                    continue;
+                }
+                let suffix = if ftz { ".ftz" } else { "" };
+                let flush = move |v: u64| if ftz && format.is_subnormal(v) { v & format.sign() } else { v };
+                rows.push(Row {
+                    text: format!(
+                        "setp.{comparison}{suffix}.{}x2 {{p}}|{{q}}, {{a}}, {{b}}; selp.u32 {{r}}, 1, 0, {{p}}; \
+                         selp.u32 {{s}}, 2, 0, {{q}}; or.b32 {{d}}, {{r}}, {{s}};",
+                        format.name
+                    ),
+                    inputs: vec![32; 2],
+                    output: 32,
+                    want: Box::new(move |v| {
+                        let half = |shift: u32| {
+                            let [a, b] = [v[0], v[1]].map(|x| flush(x >> shift & 0xffff));
+                            u64::from(holds(comparison, order(*format, a, b)))
+                        };
+                        Want::Bits(half(0) | half(16) << 1)
                     }),
                     cases,
                 });

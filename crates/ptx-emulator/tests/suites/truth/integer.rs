@@ -77,8 +77,14 @@ fn sums_products_quotients() {
     rows.extend(typed("mad.lo", &ALL, 3, &cases, |v, n| {
         Want::Bits(low(v[0].wrapping_mul(v[1]).wrapping_add(v[2]), n))
     }));
-    rows.extend(typed("mad.hi", &["u32", "s32", "s64"], 3, &cases, |v, n| {
+    rows.extend(typed("mad.hi", &["u16", "s16", "u32", "s32", "s64"], 3, &cases, |v, n| {
         Want::Bits(low(((v[0] * v[1]) >> n) + v[2], n))
+    }));
+    rows.extend(typed("mad.hi", &["u64"], 3, &cases, |v, _| {
+        Want::Bits((((v[0] as u128 * v[1] as u128) >> 64) as u64).wrapping_add(v[2] as u64))
+    }));
+    rows.extend(typed("mad.hi.sat", &["s32"], 3, &cases, move |v, n| {
+        Want::Bits(low(clamp(((v[0] * v[1]) >> n) + v[2]), n))
     }));
     let undefined = |v: &[i128], n: u32| v[1] == 0 || v[1] == -1 && v[0] == -(1 << (n - 1));
     rows.extend(typed("div", &ALL, 2, &cases, move |v, n| {
@@ -91,9 +97,7 @@ fn sums_products_quotients() {
     rows.extend(typed("max", &ALL, 2, &cases, |v, n| Want::Bits(low(v[0].max(v[1]), n))));
     rows.extend(typed("abs", &["s16", "s32", "s64"], 1, &cases, |v, n| Want::Bits(low(v[0].abs(), n))));
     rows.extend(typed("neg", &["s16", "s32", "s64"], 1, &cases, |v, n| Want::Bits(low(-v[0], n))));
-    rows.extend(typed("sad", &["u32", "s32"], 3, &cases, |v, n| {
-        Want::Bits(low((v[0] - v[1]).abs() + v[2], n))
-    }));
+    rows.extend(typed("sad", &ALL, 3, &cases, |v, n| Want::Bits(low((v[0] - v[1]).abs() + v[2], n))));
     check(&rows);
 }
 
@@ -133,6 +137,33 @@ fn wide_and_24_bit_products() {
             want: Box::new(move |v| Want::Bits(low(product(v), 32))),
             cases: find(&cases, 32, 2),
         });
+        // Bits 16 to 47 of the product.
+        rows.push(Row {
+            text: format!("mul24.hi.{name} {{d}}, {{a}}, {{b}};"),
+            inputs: vec![32; 2],
+            output: 32,
+            want: Box::new(move |v| Want::Bits(low(product(v) >> 16, 32))),
+            cases: find(&cases, 32, 2),
+        });
+        rows.push(Row {
+            text: format!("mad24.hi.{name} {{d}}, {{a}}, {{b}}, {{c}};"),
+            inputs: vec![32; 3],
+            output: 32,
+            want: Box::new(move |v| Want::Bits(low((product(v) >> 16) + i128::from(v[2]), 32))),
+            cases: find(&cases, 32, 3),
+        });
+        if signed {
+            rows.push(Row {
+                text: format!("mad24.hi.sat.{name} {{d}}, {{a}}, {{b}}, {{c}};"),
+                inputs: vec![32; 3],
+                output: 32,
+                want: Box::new(move |v| {
+                    let sum = i128::from((product(v) >> 16) as i32) + read(v[2], 32, true);
+                    Want::Bits(low(sum.clamp(i128::from(i32::MIN), i128::from(i32::MAX)), 32))
+                }),
+                cases: find(&cases, 32, 3),
+            });
+        }
         rows.push(Row {
             text: format!("mad24.lo.{name} {{d}}, {{a}}, {{b}}, {{c}};"),
             inputs: vec![32; 3],
@@ -257,9 +288,6 @@ fn counting_and_finding_bits() {
         }
         for (kind, signed) in [("u", false), ("s", true)] {
             for shift in [false, true] {
-                if shift && bits == 64 {
-                    continue;
-                }
                 rows.push(Row {
                     text: format!("bfind{}.{kind}{bits} {{d}}, {{a}};", if shift { ".shiftamt" } else { "" }),
                     inputs: vec![bits],
@@ -397,6 +425,99 @@ fn dot_products_of_bytes() {
                     Want::Bits(low((0..2).map(term).sum::<i128>() + i128::from(v[2]), 32))
                 }),
                 cases: &cases,
+            });
+        }
+    }
+    check(&rows);
+}
+
+/// Sums, differences and products of numbers of two and three words, put together by the carry: what they are as one number.
+#[test]
+fn carries() {
+    let words = [32, 64].map(|bits| (bits, integer_cases(&[bits, bits, bits])));
+    let mut rows = Vec::new();
+    for (bits, cases) in &words {
+        let bits = *bits;
+        let (x, y) = if bits == 32 { ("{r}", "{s}") } else { ("{t}", "{u}") };
+        let all = u64::MAX >> (64 - bits);
+        for kind in ["u", "s"] {
+            // The carry out of a + b into c + c, of the borrow out of a − b into c − 1; `.cc` passes it on, a plain sum
+            // between does not touch it.
+            for (text, function) in [
+                (
+                    format!(
+                        "add.cc.T {x}, {{a}}, {{b}}; add.T {y}, {{c}}, {{c}}; addc.T {{d}}, {{c}}, {{c}};"
+                    ),
+                    (|v: &[u64], n| {
+                        v[2].wrapping_mul(2)
+                            .wrapping_add(u64::from((u128::from(v[0]) + u128::from(v[1])) >> n != 0))
+                    }) as fn(&[u64], u32) -> u64,
+                ),
+                (
+                    format!("add.cc.T {x}, {{a}}, {{b}}; addc.cc.T {x}, {{c}}, -1; addc.T {{d}}, {{a}}, 0;"),
+                    |v, n| {
+                        let first = (u128::from(v[0]) + u128::from(v[1])) >> n;
+                        let second = (u128::from(v[2]) + u128::from(u64::MAX >> (64 - n)) + first) >> n;
+                        v[0].wrapping_add(second as u64)
+                    },
+                ),
+                (format!("sub.cc.T {x}, {{a}}, {{b}}; subc.T {{d}}, {{c}}, 1;"), |v, _| {
+                    v[2].wrapping_sub(1).wrapping_sub(u64::from(v[0] < v[1]))
+                }),
+                (
+                    format!(
+                        "sub.cc.T {x}, {{a}}, {{b}}; subc.cc.T {x}, {{c}}, {{c}}; subc.T {{d}}, {{a}}, 0;"
+                    ),
+                    |v, _| v[0].wrapping_sub(u64::from(v[0] < v[1])),
+                ),
+            ] {
+                rows.push(Row {
+                    text: text.replace(".T", &format!(".{kind}{bits}")),
+                    inputs: vec![bits; 3],
+                    output: bits,
+                    want: Box::new(move |v| Want::Bits(function(v, bits) & all)),
+                    cases,
+                });
+            }
+            // a·b + c as a number of two words: the upper one.
+            rows.push(Row {
+                text: format!("mad.lo.cc.T {x}, {{a}}, {{b}}, {{c}}; madc.hi.T {{d}}, {{a}}, {{b}}, 0;")
+                    .replace(".T", &format!(".{kind}{bits}")),
+                inputs: vec![bits; 3],
+                output: bits,
+                want: Box::new(move |v| {
+                    let signed = kind == "s";
+                    let product = if bits == 64 && !signed {
+                        u128::from(v[0]) * u128::from(v[1])
+                    } else {
+                        (read(v[0], bits, signed) * read(v[1], bits, signed)) as u128
+                    };
+                    let low = product as u64 & all;
+                    let carry = (u128::from(low) + u128::from(v[2])) >> bits;
+                    Want::Bits(((product >> bits) as u64).wrapping_add(carry as u64) & all)
+                }),
+                cases,
+            });
+            // The same through `mad.hi.cc` and `madc.lo`: the carry out of the upper half.
+            rows.push(Row {
+                text: format!(
+                    "mad.hi.cc.T {x}, {{a}}, {{b}}, {{c}}; madc.lo.cc.T {y}, {{a}}, {{b}}, {{c}}; addc.T {{d}}, 0, 0;"
+                )
+                .replace(".T", &format!(".{kind}{bits}")),
+                inputs: vec![bits; 3],
+                output: bits,
+                want: Box::new(move |v| {
+                    let signed = kind == "s";
+                    let product = if bits == 64 && !signed {
+                        u128::from(v[0]) * u128::from(v[1])
+                    } else {
+                        (read(v[0], bits, signed) * read(v[1], bits, signed)) as u128
+                    };
+                    let (low, high) = (product as u64 & all, (product >> bits) as u64 & all);
+                    let first = (u128::from(high) + u128::from(v[2])) >> bits;
+                    Want::Bits(((u128::from(low) + u128::from(v[2]) + first) >> bits) as u64)
+                }),
+                cases,
             });
         }
     }

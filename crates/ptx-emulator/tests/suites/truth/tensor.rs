@@ -123,14 +123,21 @@ fn multiply(form: &Form, random: &mut Random) {
     let product = |row: u32, column: u32| {
         let term = |x: u32| {
             let (a, b) = (a[(row * k + x) as usize], b[(x * n + column) as usize]);
-            a * b
+            if form.suffix == ".xor.popc" { a ^ b } else { a * b }
         };
         (0..k).map(term).sum::<i64>() + c[(row * n + column) as usize]
     };
 
     let count = |rows: u32, columns: u32| rows * columns / 32;
+    let wide = form.c == Element::Float(F64);
+    let words = |values: Vec<u64>| -> Vec<u32> {
+        values
+            .iter()
+            .flat_map(|v| if wide { vec![*v as u32, (v >> 32) as u32] } else { vec![*v as u32] })
+            .collect()
+    };
     let mut input = Vec::new();
-    let (mut registers, mut wide) = ([0; 3], false);
+    let mut registers = [0; 3];
     for lane in 0..32 {
         let part_a = (0..count(m, k)).map(|i| {
             let (row, column) = place_a(form.shape, form.a, lane, i);
@@ -146,13 +153,8 @@ fn multiply(form: &Form, random: &mut Random) {
         });
         let parts = [pack(form.a, part_a), pack(form.b, part_b), pack(form.c, part_c)];
         registers = parts.each_ref().map(Vec::len);
-        wide = form.c == Element::Float(F64);
-        input.extend(parts.concat());
+        input.extend(words(parts.concat()));
     }
-    let (kind, size) = if wide { ("b64", 8) } else { ("b32", 4) };
-    let list =
-        |from: usize, n: usize| (from..from + n).map(|i| format!("%x{i}")).collect::<Vec<_>>().join(", ");
-    let total: usize = registers.iter().sum();
     let name = format!(
         "mma.sync.aligned.m{m}n{n}k{k}.row.col{}.{}.{}.{}.{}{}",
         if form.suffix == ".satfinite" { ".satfinite" } else { "" },
@@ -162,42 +164,13 @@ fn multiply(form: &Form, random: &mut Random) {
         form.c.name(),
         if form.suffix == ".satfinite" { "" } else { form.suffix }
     );
-    let mut text = format!("{HEAD}.visible .entry k(.param .u64 in, .param .u64 out)\n{{\n");
-    text += &format!(".reg .b32 %r; .reg .b64 %d<4>; .reg .{kind} %x<{total}>; .reg .{kind} %y<16>;\n");
-    text += "ld.param.u64 %d0, [in]; ld.param.u64 %d1, [out]; cvta.to.global.u64 %d0, %d0; cvta.to.global.u64 %d1, %d1;\n";
-    text += &format!("mov.u32 %r, %laneid; mul.wide.u32 %d2, %r, {}; add.u64 %d0, %d0, %d2;\n", total * size);
-    text += &format!("mul.wide.u32 %d2, %r, {}; add.u64 %d1, %d1, %d2;\n", registers[2] * size);
-    for i in 0..total {
-        text += &format!("ld.global.{kind} %x{i}, [%d0+{}];\n", i * size);
-    }
-    let results = (0..registers[2]).map(|i| format!("%y{i}")).collect::<Vec<_>>().join(", ");
-    let (from_b, from_c) = (registers[0], registers[0] + registers[1]);
-    text += &format!(
-        "{name} {{{results}}}, {{{}}}, {{{}}}, {{{}}};\n",
-        list(0, registers[0]),
-        list(from_b, registers[1]),
-        list(from_c, registers[2])
-    );
-    for i in 0..registers[2] {
-        text += &format!("st.global.{kind} [%d1+{}], %y{i};\n", i * size);
-    }
-    text += "ret;\n}\n";
-
-    let module = Module::parse(&text, "mma.ptx").unwrap_or_else(|e| panic!("{e}"));
-    let mut device = Device::new(&module);
-    let bytes: Vec<u8> = input.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect();
-    let (input, output) = (device.buffer(&bytes), device.empty(32 * registers[2] * size));
-    let shape = Shape { kernel: "k", grid: [1; 3], block: [32, 1, 1], shared: 0 };
-    let parameters = ParameterBytes::new().address(input).address(output);
-    let report = device.launch(&shape, &parameters, &Options::default());
-    assert!(report.findings.is_empty(), "{name}: {}", report.findings[0]);
-    let flops = report.counters.tensor_f16_flops
-        + report.counters.tensor_tf32_flops
-        + report.counters.tensor_int_ops
-        + report.counters.f64_flops;
+    let [na, nb, nc] = registers;
+    let (got, counters) = apply(&name, [na, nb, nc, nc], if wide { "b64" } else { "b32" }, &input);
+    let flops =
+        counters.tensor_f16_flops + counters.tensor_tf32_flops + counters.tensor_int_ops + counters.f64_flops;
     assert_eq!(flops, u64::from(2 * m * n * k), "{name}: operations counted");
-    let got = device.read(output, 32 * registers[2] * size);
-    for lane in 0..32u32 {
+    for (lane, got) in got.chunks(input.len() / 32 * nc / (na + nb + nc)).enumerate() {
+        let lane = lane as u32;
         let want = pack(
             form.c,
             (0..count(m, n)).map(|i| {
@@ -210,9 +183,7 @@ fn multiply(form: &Form, random: &mut Random) {
                 }
             }),
         );
-        let start = lane as usize * registers[2] * size;
-        let bytes: Vec<u8> = want.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect();
-        assert_eq!(got[start..start + bytes.len()], bytes, "{name}, lane {lane}");
+        assert_eq!(got, words(want), "{name}, lane {lane}");
     }
 }
 
@@ -235,6 +206,130 @@ fn products_of_tf32_and_f64() {
     }
     let double = Element::Float(F64);
     multiply(&Form { shape: [8, 8, 4], a: double, b: double, c: double, suffix: "" }, &mut random);
+}
+
+#[test]
+fn products_of_small_integers() {
+    let mut random = Random(8);
+    let nibbles = [integer("u4", 4, false), integer("s4", 4, true)];
+    for shape in [[8, 8, 32], [16, 8, 32], [16, 8, 64]] {
+        for a in nibbles {
+            for b in nibbles {
+                multiply(&Form { shape, a, b, c: S32, suffix: "" }, &mut random);
+                multiply(&Form { shape, a, b, c: S32, suffix: ".satfinite" }, &mut random);
+            }
+        }
+    }
+    let bit = integer("b1", 1, false);
+    for shape in [[8, 8, 128], [16, 8, 128], [16, 8, 256]] {
+        for suffix in [".and.popc", ".xor.popc"] {
+            multiply(&Form { shape, a: bit, b: bit, c: S32, suffix }, &mut random);
+        }
+    }
+}
+
+/// `m8n8k4` of f16: four products by eight lanes each, A and B by rows or by columns, sums in f16 or f32.
+#[test]
+fn four_products_of_quads() {
+    let mut random = Random(9);
+    let half = |v: i64| Element::Float(F16).encode(v) as u32;
+    for (by_a, by_b) in [("row", "row"), ("row", "col"), ("col", "row"), ("col", "col")] {
+        for (c_type, d_type) in [("f16", "f16"), ("f16", "f32"), ("f32", "f32")] {
+            let mut matrix = |count: usize| -> Vec<i64> {
+                (0..4 * count).map(|_| Element::Float(F16).random(&mut random)).collect()
+            };
+            let (a, b, c) = (matrix(32), matrix(32), matrix(64));
+            // Value i of lane l, of product q: the place that the PTX ISA gives it.
+            let part = |l: usize| (l % 16 / 4, l % 4, l / 16 * 4);
+            let in_a = |l: usize, i: usize| {
+                let (q, t, high) = part(l);
+                let (row, column) = if by_a == "row" { (t + high, i) } else { (i + high, t) };
+                a[q * 32 + row * 4 + column]
+            };
+            let in_b = |l: usize, i: usize| {
+                let (q, t, high) = part(l);
+                let (row, column) = if by_b == "row" { (t, i + high) } else { (i, t + high) };
+                b[q * 32 + row * 8 + column]
+            };
+            let place = |ty: &str, l: usize, i: usize| {
+                let (q, t, high) = part(l);
+                let (row, column) = if ty == "f16" {
+                    (t + high, i)
+                } else {
+                    ((l & 1) + (i & 2) + high, (i & 4) + (l & 2) + (i & 1))
+                };
+                (q, row, column)
+            };
+            let product = |(q, row, column): (usize, usize, usize)| {
+                (0..4).map(|k| a[q * 32 + row * 4 + k] * b[q * 32 + k * 8 + column]).sum::<i64>()
+                    + c[q * 64 + row * 8 + column]
+            };
+            let packed = |ty: &str, values: &[i64]| -> Vec<u32> {
+                if ty == "f32" {
+                    return values.iter().map(|v| (*v as f32).to_bits()).collect();
+                }
+                values.chunks(2).map(|v| half(v[0]) | half(v[1]) << 16).collect()
+            };
+            let mut input = Vec::new();
+            let mut want = Vec::new();
+            for l in 0..32 {
+                let values = |f: &dyn Fn(usize) -> i64, n: usize| (0..n).map(f).collect::<Vec<_>>();
+                input.extend(packed("f16", &values(&|i| in_a(l, i), 4)));
+                input.extend(packed("f16", &values(&|i| in_b(l, i), 4)));
+                let at = |i| {
+                    let (q, row, column) = place(c_type, l, i);
+                    c[q * 64 + row * 8 + column]
+                };
+                input.extend(packed(c_type, &values(&at, 8)));
+                want.extend(packed(d_type, &values(&|i| product(place(d_type, l, i)), 8)));
+            }
+            let count = |ty: &str| if ty == "f16" { 4 } else { 8 };
+            let name = format!("mma.sync.aligned.m8n8k4.{by_a}.{by_b}.{d_type}.f16.f16.{c_type}");
+            let (got, counters) = apply(&name, [2, 2, count(c_type), count(d_type)], "b32", &input);
+            assert_eq!(got, want, "{name}");
+            assert_eq!(counters.tensor_f16_flops, 4 * 2 * 8 * 8 * 4);
+        }
+    }
+}
+
+/// Applies a product in one warp to the words of each lane, lane after lane, and gives the results' words.
+fn apply(name: &str, registers: [usize; 4], kind: &str, input: &[u32]) -> (Vec<u32>, ptx_emulator::Counters) {
+    let words = if kind == "b64" { 2 } else { 1 };
+    let size = 4 * words;
+    let [na, nb, nc, nd] = registers;
+    let total = na + nb + nc;
+    let list = |from: usize, count: usize| {
+        (from..from + count).map(|i| format!("%x{i}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!("{HEAD}.visible .entry k(.param .u64 in, .param .u64 out)\n{{\n");
+    text += &format!(".reg .b32 %r; .reg .b64 %d<4>; .reg .{kind} %x<{total}>; .reg .{kind} %y<{nd}>;\n");
+    text += "ld.param.u64 %d0, [in]; ld.param.u64 %d1, [out]; cvta.to.global.u64 %d0, %d0; cvta.to.global.u64 %d1, %d1;\n";
+    text += &format!("mov.u32 %r, %laneid; mul.wide.u32 %d2, %r, {}; add.u64 %d0, %d0, %d2;\n", total * size);
+    text += &format!("mul.wide.u32 %d2, %r, {}; add.u64 %d1, %d1, %d2;\n", nd * size);
+    for i in 0..total {
+        text += &format!("ld.global.{kind} %x{i}, [%d0+{}];\n", i * size);
+    }
+    let results = (0..nd).map(|i| format!("%y{i}")).collect::<Vec<_>>().join(", ");
+    text += &format!(
+        "{name} {{{results}}}, {{{}}}, {{{}}}, {{{}}};\n",
+        list(0, na),
+        list(na, nb),
+        list(na + nb, nc)
+    );
+    for i in 0..nd {
+        text += &format!("st.global.{kind} [%d1+{}], %y{i};\n", i * size);
+    }
+    text += "ret;\n}\n";
+    let module = Module::parse(&text, "mma.ptx").unwrap_or_else(|e| panic!("{e}"));
+    let mut device = Device::new(&module);
+    let (input, output) = (device.u32s(input), device.empty(32 * nd * size));
+    let shape = Shape { kernel: "k", grid: [1; 3], block: [32, 1, 1], shared: 0 };
+    let parameters = ParameterBytes::new().address(input).address(output);
+    let report = device.launch(&shape, &parameters, &Options::default());
+    assert!(report.findings.is_empty(), "{name}: {}", report.findings[0]);
+    let bytes = device.read(output, 32 * nd * size);
+    let got = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    (got, report.counters)
 }
 
 #[test]
