@@ -81,7 +81,7 @@ impl Plane<'_> {
     /// that it is of: ¾ of the nearer and ¼ of the farther one in each direction; the rounding alternates.
     pub fn row(&self, y: usize, out: &mut [u8]) {
         let near = self.at(y / self.down);
-        let far = || self.at(if y % 2 == 0 { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
+        let far = || self.at(if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
         let mixed = |a: u8, b: u8| 3 * u32::from(a) + u32::from(b);
         match (self.across, self.down) {
             (1, 1) => out.copy_from_slice(near),
