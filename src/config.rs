@@ -465,7 +465,7 @@ impl Config {
         c.cam.head = Preset::Psa;
         c.cam.long_side = [112, 160];
         c.cam.scales = vec![1.0, 0.5];
-        c.cam.training = training(4, 128);
+        c.cam.training = training(3, 128);
         c.affinity_labels.alpha_strong = 1.0;
         c.affinity_labels.alpha_weak = 4.0;
         c.affinity.training = training(4, 96);
@@ -476,7 +476,7 @@ impl Config {
         // Half of a picture of 128 is too small for its parts, and leaves most of the crop to padding.
         c.segmentation.scale_range = [0.75, 1.25];
         c.segmentation.training =
-            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(12, 96) };
+            TrainingConfig { learning_rate: 2e-3, batch: 8, warmup_steps: 40, ..training(10, 96) };
         c.segmentation.crf = true;
         c
     }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::{Error, Result};
 
-/// Elements a thread takes at a time: 256 KiB of f32, so that a chunk stays in the second-level cache.
-pub(crate) const CHUNK: usize = 1 << 16;
+/// Elements a thread takes at a time where each is computed alone: few enough that small layers are shared out
+/// evenly, enough to outweigh the handing over.
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// An n-dimensional array of f32 on one device. Cloning shares the buffer.
 #[derive(Clone, PartialEq)]
@@ -123,7 +124,8 @@ impl Tensor {
 
     /// Whether every element is a number, neither NaN nor infinite.
     pub fn is_finite(&self) -> bool {
-        self.data().iter().all(|v| v.is_finite())
+        // Whole blocks without an early end, so that many values are looked at together.
+        self.data().chunks(1024).all(|block| block.iter().fold(true, |all, v| all & v.is_finite()))
     }
 }
 

@@ -14,3 +14,5 @@ mod rule;
 mod steps;
 #[path = "parity/training.rs"]
 mod training;
+#[path = "parity/whole.rs"]
+mod whole;

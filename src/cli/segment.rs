@@ -12,6 +12,7 @@ use super::session::{Outcome, Session, path_json};
 use super::stage_folder::{StageFolder, weights_of};
 use crate::config::Config;
 use crate::data::{Dataset, DatasetOptions, TagUse, id_of_file};
+use crate::formats::background::{Job, writing_in_background};
 use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
 use crate::formats::label_png::{voc_colour, write_class_list, write_labels};
 use crate::nn::SegmentationNet;
@@ -69,44 +70,51 @@ impl Segment {
         }
 
         let stage = session.progress.stage("segment", photographs.len() as u64);
-        let one = |photograph: &Photograph| -> Result<Result<bool>> {
-            check_interrupted()?;
-            let done = self.one(&loaded, photograph);
-            stage.advance(1);
-            match done {
-                // Whatever one photograph is, the others can be done; a full disk stops all.
-                Err(e)
-                    if e.path() == Some(photograph.path.as_path()) && e.kind() != ErrorKind::Interrupted =>
-                {
-                    Ok(Err(e))
-                }
-                done => done.map(Ok),
+        let done: Vec<Result<bool>> = writing_in_background(|writers| {
+            let one = |photograph: &Photograph| -> Result<Result<bool>> {
+                check_interrupted()?;
+                let done = self.one(&loaded, photograph);
+                stage.advance(1);
+                Ok(match done {
+                    Ok(Some(job)) => Ok(writers.submit(job).map(|()| true)?),
+                    Ok(None) => Ok(false),
+                    // Whatever one photograph is, the others can be done; anything else stops all.
+                    Err(e)
+                        if e.path() == Some(photograph.path.as_path())
+                            && e.kind() != ErrorKind::Interrupted =>
+                    {
+                        Err(e)
+                    }
+                    Err(e) => return Err(e),
+                })
+            };
+            if loaded.network.backbone.is_narrow() {
+                photographs.par_iter().map(one).collect()
+            } else {
+                photographs.iter().map(one).collect()
             }
-        };
-        let done: Vec<Result<bool>> = if loaded.network.backbone.is_narrow() {
-            photographs.par_iter().map(one).collect::<Result<_>>()?
-        } else {
-            photographs.iter().map(one).collect::<Result<_>>()?
-        };
+        })?;
         stage.finish();
         self.report(&photographs, done)
     }
 
-    /// Segments a photograph; `false` where its mask was there.
-    fn one(&self, loaded: &Loaded<SegmentationNet>, photograph: &Photograph) -> Result<bool> {
+    /// Segments a photograph and returns what writes its mask; nothing where that was there.
+    fn one(&self, loaded: &Loaded<SegmentationNet>, photograph: &Photograph) -> Result<Option<Job<'_>>> {
         let mask = self.output.join(format!("{}.png", photograph.id));
         let picture = self.output.join(format!("overlays/{}.png", photograph.id));
         if mask.is_file() && (!self.overlay || picture.is_file()) {
-            return Ok(false);
+            return Ok(None);
         }
         let image = read_rgb(&photograph.path, Exif::from(self.exif))?;
         let map = segment_image(&loaded.network, &loaded.parameters, &image, &loaded.config)
             .map_err(|e| e.in_file(&photograph.path))?;
-        if self.overlay {
-            write_png(&picture, &overlaid(&image, &map)?)?;
-        }
-        write_labels(&mask, &map)?;
-        Ok(true)
+        let overlaid = if self.overlay { Some(overlaid(&image, &map)?) } else { None };
+        Ok(Some(Box::new(move || {
+            if let Some(overlaid) = overlaid {
+                write_png(&picture, &overlaid)?;
+            }
+            write_labels(&mask, &map)
+        })))
     }
 
     fn report(&self, photographs: &[Photograph], done: Vec<Result<bool>>) -> Result<Outcome> {

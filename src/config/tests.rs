@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use super::{Config, Preset, Refine, Width};
+use super::{Config, OptimizerKind, Preset, Refine, Width};
+use crate::ops::affinity::{BorderRule, LossForm, Reduction};
 use crate::{Error, Position};
 
 fn read(text: &str) -> crate::Result<Config> {
@@ -102,4 +103,40 @@ fn widths() {
     for bad in ["", "0", "1/0", "5", "1/65", "-1/8", "1/8/2", "0.125"] {
         assert!(parse(bad).is_err(), "{bad}");
     }
+}
+
+/// Every number that spec §2 to §10 gives for the authors' code.
+#[test]
+fn psa_is_what_the_authors_code_has() {
+    let c = Config::preset(Preset::Psa);
+    assert_eq!((c.cam.head, c.cam.long_side, c.cam.flip), (Preset::Psa, [256, 512], true));
+    assert_eq!(c.cam.scales, [1.0, 0.5, 1.5, 2.0]);
+    for (training, batch, epochs) in [(&c.cam.training, 16, 15), (&c.affinity.training, 8, 8)] {
+        assert_eq!((training.batch, training.epochs, training.crop), (batch, epochs, 448));
+        assert_eq!(training.optimizer, OptimizerKind::Sgd);
+        // The weight decay stands in the momentum's place too.
+        assert_eq!((training.learning_rate, training.momentum, training.weight_decay), (0.1, 5e-4, 5e-4));
+        assert_eq!((training.poly_power, training.head_learning_rate_factor), (0.9, 10.0));
+        assert_eq!((training.warmup_steps, training.hue), (0, 0.1));
+    }
+    assert_eq!((c.affinity_labels.alpha_strong, c.affinity_labels.alpha_weak), (4.0, 32.0));
+    assert_eq!(
+        (c.affinity.feature_widths, c.affinity.radius, c.affinity.inclusive),
+        ([64, 128, 256], 5, false)
+    );
+    let forms = (c.affinity.reduction, c.affinity.border, c.affinity.loss);
+    assert_eq!(forms, (Reduction::Mean, BorderRule::Psa, LossForm::Psa));
+    assert_eq!((c.walk.beta, c.walk.steps, c.walk.background_alpha), (8.0, 256, 16.0));
+    assert_eq!((c.walk.scales.as_slice(), c.walk.flip), (&[1.0][..], false));
+    assert_eq!(c.crf.pseudo_labels, Refine::Off);
+    for crf in [c.crf.options, c.affinity_labels.crf] {
+        assert_eq!((crf.iterations, crf.gaussian.sigma_xy, crf.gaussian.weight), (10, 3.0, 3.0));
+        let bilateral = (crf.bilateral.sigma_xy, crf.bilateral.sigma_rgb, crf.bilateral.weight);
+        assert_eq!(bilateral, (80.0, 13.0, 10.0));
+    }
+    let training = &c.segmentation.training;
+    assert_eq!((training.learning_rate, training.momentum, training.weight_decay), (1e-3, 0.9, 5e-4));
+    // Of 10,582 images: 20 thousand steps.
+    assert_eq!((training.batch, 10_582 / training.batch * training.epochs / 1000), (10, 20));
+    assert_eq!((c.segmentation.dilation, c.segmentation.scale_range), (12, [0.5, 1.5]));
 }

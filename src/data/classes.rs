@@ -57,10 +57,14 @@ impl Classes {
     /// # Errors
     /// A file that cannot be read or is not UTF-8; a list that [`Classes::new`] refuses, with its line.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = TextFile::read(path)?;
+        Self::parse(&TextFile::read(path)?)
+    }
+
+    /// As [`Classes::read`], of a file in memory.
+    pub(super) fn parse(file: &TextFile) -> Result<Self> {
         let (lines, names): (Vec<usize>, Vec<String>) =
             file.lines().map(|(line, name)| (line, name.to_string())).unzip();
-        Self::with_lines(names, &lines).map_err(|e| e.in_file(path))
+        Self::with_lines(names, &lines).map_err(|e| e.in_file(&file.path))
     }
 
     fn with_lines(names: Vec<String>, lines: &[usize]) -> Result<Self> {

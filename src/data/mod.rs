@@ -9,6 +9,8 @@ mod check;
 mod classes;
 mod dataset;
 mod fault;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ids;
 mod layout;
 mod list;

@@ -186,6 +186,12 @@ pub(super) fn read_annotation(path: &Path, classes: &Classes) -> Result<Option<V
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(vec![fault_of(&error, path)]),
     };
+    parse_annotation(&file, classes).map(Some)
+}
+
+/// The classes of an annotation's objects.
+pub(super) fn parse_annotation(file: &TextFile, classes: &Classes) -> Result<Vec<usize>, Vec<Fault>> {
+    let path = file.path.as_path();
     if file.text.len() > XML_BYTES {
         return Err(vec![Fault::new(path, format!("more than {} MiB of XML", XML_BYTES >> 20))]);
     }
@@ -217,7 +223,7 @@ pub(super) fn read_annotation(path: &Path, classes: &Classes) -> Result<Option<V
             }
         }
     }
-    if faults.is_empty() { Ok(Some(sorted(tags))) } else { Err(faults) }
+    if faults.is_empty() { Ok(sorted(tags)) } else { Err(faults) }
 }
 
 /// Whether an error means that there is no such file.

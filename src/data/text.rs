@@ -26,7 +26,14 @@ impl TextFile {
         if length > LIMIT {
             return Err(Error::malformed(path, format!("more than {} MiB of text", LIMIT >> 20)));
         }
-        let mut bytes = read_file(path)?;
+        Self::from_bytes(path, read_file(path)?)
+    }
+
+    /// A file's text from its bytes.
+    ///
+    /// # Errors
+    /// Bytes that are not UTF-8 (with the line).
+    pub fn from_bytes(path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);
         }

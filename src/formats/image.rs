@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::atomic::write_atomically;
-use super::{exif, read_file, reserve};
+use super::{exif, jpeg, read_file, reserve};
 use crate::{Error, Result};
 
 /// Pixels beyond which a photograph or mask is refused before memory is taken for it: 64 megapixels.
@@ -221,7 +221,6 @@ fn decode_png(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage,
 }
 
 fn decode_jpeg(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage, Option<u8>)> {
-    use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
     let damaged = |why: &str| {
         let message = format!("the JPEG file is cut off or damaged: {why}");
         Error::malformed(path, message).remedy("fetch the file again")
@@ -230,45 +229,44 @@ fn decode_jpeg(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage
     let (width, height) = (header.width, header.height);
     check_size(path, width, height, max_pixels)?;
     check_plausible(path, width as u128 * height as u128, HUFFMAN, bytes)?;
-    let colour = match (header.components, header.adobe_transform) {
-        (1 | 3, _) => ColorSpace::RGB,
+    match (header.components, header.adobe_transform) {
+        (1 | 3, _) => {}
         (4, Some(2)) => {
             return Err(Error::malformed(path, "JPEG in the colour space YCCK, which is not supported")
                 .remedy("convert the photograph to RGB"));
         }
-        (4, _) => ColorSpace::CMYK,
+        (4, _) => {}
         (n, _) => return Err(Error::malformed(path, format!("a JPEG of {n} components is no photograph"))),
-    };
-    let fail = |e: zune_jpeg::errors::DecodeErrors| damaged(&e.to_string());
-    // The decoder's strict mode finds most cuts, but not one within the last block.
+    }
+    // The decoder stops at an end within the data; an end behind them shows here.
     if !header.complete {
         return Err(damaged("the end-of-image marker is missing"));
     }
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(colour);
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(fail)?;
-    let decoded = decoder.info().map(|info| (usize::from(info.width), usize::from(info.height)));
-    let size = decoder.output_buffer_size();
-    let channels = if colour == ColorSpace::CMYK { 4 } else { 3 };
-    if decoded != Some((width, height)) || size != Some(width * height * channels) {
+    let picture = jpeg::decode(bytes, max_pixels).map_err(damaged)?;
+    if (picture.width, picture.height) != (width, height) {
         return Err(damaged("its markers contradict each other"));
     }
-    let mut samples = reserve(path, width * height * channels)?;
-    samples.resize(width * height * channels, 0);
-    decoder.decode_into(&mut samples).map_err(fail)?;
-    if channels == 4 {
-        for i in 0..width * height {
-            let [c, m, y, k] = [samples[4 * i], samples[4 * i + 1], samples[4 * i + 2], samples[4 * i + 3]];
-            let dim = |ink: u8| ((u32::from(ink) * u32::from(k) + 127) / 255) as u8;
-            samples[3 * i..3 * i + 3].copy_from_slice(&[dim(c), dim(m), dim(y)]);
+    let samples = match picture.channels {
+        3 => picture.samples,
+        channels => {
+            let mut pixels = reserve(path, width * height * 3)?;
+            for pixel in picture.samples.chunks_exact(channels) {
+                match *pixel {
+                    // Inks are stored inverted; what light the black leaves, the others dim.
+                    [c, m, y, k] => pixels.extend([c, m, y].map(|ink| k - product(255 - ink, k))),
+                    _ => pixels.extend([pixel[0]; 3]),
+                }
+            }
+            pixels
         }
-        samples.truncate(width * height * 3);
-    }
+    };
     Ok((RgbImage::new(width, height, samples).map_err(|e| e.in_file(path))?, header.orientation))
+}
+
+/// a·b/255, rounded.
+fn product(a: u8, b: u8) -> u8 {
+    let product = u32::from(a) * u32::from(b) + 128;
+    (((product >> 8) + product) >> 8) as u8
 }
 
 /// Undoes an EXIF orientation (EXIF 2.3, §4.6.4): 2, 4 mirror, 3 half turn, 6, 8 quarter turns, 5, 7 both.

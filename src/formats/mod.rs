@@ -5,6 +5,7 @@
 //! absent ([`atomic`]). `docs/formats.md` describes the formats byte by byte.
 
 pub mod atomic;
+pub mod background;
 pub mod cams;
 pub mod checkpoint;
 mod elements;
@@ -13,6 +14,7 @@ mod exif;
 pub mod fuzzing;
 pub mod image;
 mod inspect;
+mod jpeg;
 pub mod label_png;
 mod mxnet;
 pub mod npy;

@@ -337,7 +337,14 @@ impl<'a> Literal<'a> {
         self.skip();
         let quote = self.rest().chars().next().filter(|c| matches!(c, '\'' | '"'));
         let body = quote.and_then(|q| self.rest()[1..].split_once(q));
-        let (body, _) = body.ok_or_else(|| self.fault("a plain type in quotes was expected"))?;
+        let (body, _) = body.ok_or_else(|| {
+            let structured = self.rest().starts_with('[');
+            self.fault(if structured {
+                "its elements are structures; plain numbers were expected"
+            } else {
+                "a text in quotes was expected"
+            })
+        })?;
         self.at += body.len() + 2;
         Ok(body)
     }

@@ -64,11 +64,25 @@ fn decode_within(path: &Path, bytes: &[u8], budget: &mut Budget) -> Result<(Vec<
         let ours = file.metadata.get(LAYOUT).is_some_and(|layout| layout == CHANNELS_LAST);
         return Ok((file.tensors, if ours { Convention::Ours } else { Convention::Others }));
     }
-    let message =
-        if bytes.is_empty() { "the file is empty" } else { "this is no weight file of a known format" };
-    Err(Error::malformed(path, message).remedy(
+    Err(Error::malformed(path, what_else(bytes)).remedy(
         "weights are read from .pth (a state dict), .params, .npz, .npy, .safetensors, and checkpoint folders",
     ))
+}
+
+/// What a file is that holds no weights: what people come by in their place.
+fn what_else(bytes: &[u8]) -> &'static str {
+    let text = bytes.trim_ascii_start();
+    match bytes {
+        [] => "the file is empty",
+        [0x80, 2..=5, ..] => "this is a plain pickle, not what torch.save or numpy.save writes",
+        [0x1f, 0x8b, ..] => "this is a gzip archive: unpack it first",
+        _ if bytes.starts_with(b"\x89HDF") => "this is an HDF5 file, which is not read",
+        _ if text.starts_with(b"version https://git-lfs") => {
+            "this is a pointer that Git LFS keeps in place of a file: `git lfs pull` fetches the file"
+        }
+        _ if text.starts_with(b"<") => "this is a page of the web, not the file that it offers",
+        _ => "this is no weight file of a known format",
+    }
 }
 
 /// Reads named weights from any supported file or from a checkpoint folder, convolution weights as
@@ -267,9 +281,18 @@ mod tests {
         let read = read_weights(&path).unwrap();
         assert_eq!(read.len(), 1);
         assert_eq!((read[0].0.as_str(), read[0].1.data()), ("a.bias", &[1.0, 2.0][..]));
-        for junk in [&b""[..], b"hello, this is no weight file", b"\x80\x02}q\x00."] {
+        for (junk, word) in [
+            (&b""[..], "empty"),
+            (b"hello, this is no weight file", "no weight file"),
+            (b"\x80\x02}q\x00.", "plain pickle"),
+            (b"\x1f\x8b\x08\x00", "gzip"),
+            (b"\x89HDF\r\n\x1a\n", "HDF5"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+            (b"\n<!DOCTYPE html><html>", "page"),
+        ] {
             std::fs::write(&path, junk).unwrap();
-            assert!(read_weights(&path).unwrap_err().how_to_mend().is_some());
+            let error = read_weights(&path).unwrap_err();
+            assert!(error.message().contains(word) && error.how_to_mend().is_some(), "{error}");
         }
         assert!(read_weights(dir.path()).is_err());
     }

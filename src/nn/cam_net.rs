@@ -26,6 +26,16 @@ pub enum CamHead {
     Psa,
 }
 
+/// How the last layer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Classifier {
+    /// Normal with deviation 0.01: all classes start near probability ½ and the first gradients are calm, as a
+    /// backbone that has learned nothing needs.
+    Small,
+    /// Uniform in ±√(6/(I + C)), as in the authors' code, which starts from a backbone trained on ImageNet.
+    Xavier,
+}
+
 /// The CAM network for `classes` foreground classes.
 #[derive(Debug, Clone, Copy)]
 pub struct CamNet {
@@ -33,6 +43,8 @@ pub struct CamNet {
     pub backbone: ResNet38,
     /// The head.
     pub head: CamHead,
+    /// How `fc8` begins; nothing else depends on it.
+    pub classifier: Classifier,
     /// Number of classes, background not counted.
     pub classes: usize,
 }
@@ -112,16 +124,21 @@ impl Network for CamNet {
         self.backbone.declare(&mut init)?;
         init.head = true;
         let conv6 = self.backbone.channels(4096);
-        // Small values: all classes start near probability ½ and the backbone's first gradients are calm.
-        match self.head {
-            CamHead::Psa => init.conv_deviation("fc8", [self.classes, 1, conv6], 0.01)?,
+        let inputs = match self.head {
+            CamHead::Psa => conv6,
             CamHead::Paper => {
                 init.conv_he("conv_cam", [self.hidden(), 3, conv6])?;
                 init.bias("conv_cam", self.hidden());
-                init.conv_deviation("fc8", [self.classes, 1, self.hidden()], 0.01)?;
-                let zeros = Tensor::zeros(&[self.classes]);
-                init.parameters.declare("fc8.bias", zeros, Role::Bias, true);
+                self.hidden()
             }
+        };
+        match self.classifier {
+            Classifier::Small => init.conv_deviation("fc8", [self.classes, 1, inputs], 0.01)?,
+            Classifier::Xavier => init.conv_xavier("fc8", [self.classes, inputs], 1.0)?,
+        }
+        if self.head == CamHead::Paper {
+            let zeros = Tensor::zeros(&[self.classes]);
+            init.parameters.declare("fc8.bias", zeros, Role::Bias, true);
         }
         Ok(init.parameters)
     }

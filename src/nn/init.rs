@@ -71,3 +71,53 @@ impl Initialiser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::nn::{AffinityNet, CamHead, CamNet, Classifier, Network, ResNet38};
+    use crate::ops::affinity::Reduction;
+    use crate::tensor::Tensor;
+
+    /// Deviation and largest absolute value.
+    fn spread(tensor: &Tensor) -> (f64, f64) {
+        let values = || tensor.data().iter().map(|v| f64::from(*v));
+        let n = tensor.len() as f64;
+        let mean = values().sum::<f64>() / n;
+        (
+            values().map(|v| (v - mean).powi(2)).sum::<f64>().sqrt() / n.sqrt(),
+            values().fold(0.0, |m, v| m.max(v.abs())),
+        )
+    }
+
+    /// What the authors' code begins with (spec §5 and its `resnet38_cls.py`): He normal for `f8_*`, Xavier uniform for
+    /// `f9` with a gain of 4 and for `fc8` with 1, no bias.
+    #[test]
+    fn psas_heads_begin_as_in_the_authors_code() {
+        let backbone = ResNet38::new(1, 4);
+        let net = AffinityNet { backbone, feature_widths: [64, 128, 256], reduction: Reduction::Mean };
+        let parameters = net.parameters(2).unwrap();
+        for (name, shape) in [
+            ("f8_3", [16, 1, 1, 128]),
+            ("f8_4", [32, 1, 1, 256]),
+            ("f8_5", [64, 1, 1, 1024]),
+            ("f9", [112, 1, 1, 112]),
+        ] {
+            let weight = parameters.get(&format!("{name}.weight")).unwrap();
+            assert_eq!(weight.shape(), shape, "{name}");
+            let (deviation, largest) = spread(weight);
+            let bound = 4.0 * (6.0 / 224.0f64).sqrt();
+            let expected = if name == "f9" { bound / 3f64.sqrt() } else { (2.0 / shape[3] as f64).sqrt() };
+            // The deviation of n draws is off by 1/√(2n) of it: 2048 of them and more, five times that.
+            assert!((deviation / expected - 1.0).abs() < 5.0 / 64.0, "{name}: {deviation}, {expected}");
+            assert!(name != "f9" || (0.99 * bound..=bound).contains(&largest), "{largest} of {bound}");
+            assert!(parameters.get(&format!("{name}.bias")).is_none());
+        }
+        let net = CamNet { backbone, head: CamHead::Psa, classifier: Classifier::Xavier, classes: 20 };
+        let parameters = net.parameters(2).unwrap();
+        let bound = (6.0 / (1024.0 + 20.0f64)).sqrt();
+        let (deviation, largest) = spread(parameters.get("fc8.weight").unwrap());
+        assert!((deviation * 3f64.sqrt() / bound - 1.0).abs() < 5.0 / 200.0, "{deviation}, {bound}");
+        assert!((0.99 * bound..=bound).contains(&largest), "{largest} of {bound}");
+        assert!(parameters.get("fc8.bias").is_none());
+    }
+}

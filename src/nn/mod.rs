@@ -12,12 +12,12 @@ use crate::tape::Var;
 use module::{Forward, Parameters};
 
 pub use affinity_net::AffinityNet;
-pub use cam_net::{CamHead, CamNet};
+pub use cam_net::{CamHead, CamNet, Classifier};
 pub use resnet38::{ResNet38, Taps};
 pub use segmentation_net::SegmentationNet;
 
 /// A network: names its parameters and computes its output from a normalised N×H×W×3 image.
-pub trait Network {
+pub trait Network: Sync {
     /// What a checkpoint of it is called: `cam`, `affinity` or `segmentation`.
     fn kind(&self) -> &'static str;
 

@@ -220,3 +220,34 @@ pub(crate) fn conv3(stride: usize, dilation: usize) -> Conv2dOptions {
 pub(crate) fn conv1(stride: usize) -> Conv2dOptions {
     Conv2dOptions { stride, padding: 0, dilation: 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The figures of spec §1: 105.0 million weights of convolutions, 399 thousand million products at 448×448.
+    #[test]
+    fn the_full_network_has_as_many_weights_and_products_as_it_should() {
+        let (mut weights, mut products, mut side) = (3 * 3 * 3 * 64, 3 * 3 * 3 * 64 * 448 * 448, 448);
+        for unit in &UNITS {
+            let [i, m, o] = unit.channels;
+            side /= unit.stride;
+            let branch = match unit.branch {
+                Branch::Basic { .. } => 9 * i * m + 9 * m * o,
+                Branch::Bottleneck { .. } => i * m + 9 * m * 2 * m + 2 * m * o,
+            };
+            let all = branch + if unit.has_projection() { i * o } else { 0 };
+            weights += all;
+            products += all * side * side;
+        }
+        assert_eq!(side, 56);
+        assert_eq!((weights + 50_000) / 100_000, 1050, "{weights}");
+        assert_eq!((products + 500_000_000) / 1_000_000_000, 399, "{products}");
+        // The same, as declared: at an eighth of the width all but conv1a have a 64th of the weights.
+        let mut init = Initialiser::new(0);
+        ResNet38::new(1, 8).declare(&mut init).unwrap();
+        let convolutions = init.parameters.iter().filter(|p| p.value.shape().len() == 4);
+        let declared: usize = convolutions.map(|p| p.value.len()).sum();
+        assert_eq!(declared, (weights - 1728) / 64 + 1728 / 8);
+    }
+}

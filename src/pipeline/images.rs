@@ -5,6 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::data::{Dataset, Sample};
+use crate::formats::background::{Job, writing_in_background};
 use crate::formats::label_png::read_class_list;
 use crate::progress::{Progress, check_interrupted};
 use crate::{Error, Result};
@@ -22,11 +23,10 @@ pub struct StageCount {
     pub skipped: usize,
 }
 
-/// What happened to one image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its output was written.
-    Written,
+/// What comes of one image.
+pub enum Outcome<'a> {
+    /// Its output, still to be written.
+    Write(Job<'a>),
     /// Its output was there.
     Kept,
     /// It has no place in this stage (no tags, say).
@@ -52,36 +52,51 @@ pub fn check_folder_classes(folder: &Path, data: &Dataset) -> Result<()> {
 
 /// Runs `work` on every image: several at a time where one image does not fill the threads, one after
 /// the other where its activations would fill the memory. Each image's result depends on that image
-/// alone, so the order does not matter.
+/// alone, so the order does not matter. Outputs are written in the background.
 ///
 /// # Errors
 /// The first failure, with the image's path; [`crate::ErrorKind::Interrupted`]. What was written stays.
-pub fn for_each_image(
-    data: &Dataset,
+pub fn for_each_image<'a>(
+    data: &'a Dataset,
     together: bool,
     name: &str,
     progress: &Progress,
-    work: impl Fn(&Sample) -> Result<Outcome> + Sync,
+    work: impl Fn(&'a Sample) -> Result<Outcome<'a>> + Sync,
 ) -> Result<StageCount> {
     let stage = progress.stage(name, data.samples.len() as u64);
-    let one = |sample: &Sample| {
-        check_interrupted()?;
-        let outcome = work(sample).map_err(|e| e.in_file(&sample.image))?;
-        stage.advance(1);
-        Ok(outcome)
-    };
-    let outcomes: Vec<Outcome> = if together {
-        data.samples.par_iter().map(one).collect::<Result<_>>()?
-    } else {
-        data.samples.iter().map(one).collect::<Result<_>>()?
-    };
+    let stage = &stage;
+    let counts = writing_in_background(|writers| {
+        let one = |sample: &'a Sample| {
+            check_interrupted()?;
+            let (mut count, place) = (StageCount::default(), |e: Error| e.in_file(&sample.image));
+            match work(sample).map_err(place)? {
+                Outcome::Write(job) => {
+                    count.written = 1;
+                    writers.submit(Box::new(move || {
+                        job().map_err(place)?;
+                        stage.advance(1);
+                        Ok(())
+                    }))?;
+                    return Ok(count);
+                }
+                Outcome::Kept => count.kept = 1,
+                Outcome::Skipped => count.skipped = 1,
+            }
+            stage.advance(1);
+            Ok(count)
+        };
+        if together {
+            data.samples.par_iter().map(one).collect::<Result<Vec<_>>>()
+        } else {
+            data.samples.iter().map(one).collect()
+        }
+    })?;
     stage.finish();
-    let count = |o: Outcome| outcomes.iter().filter(|&&x| x == o).count();
-    let done = StageCount {
-        written: count(Outcome::Written),
-        kept: count(Outcome::Kept),
-        skipped: count(Outcome::Skipped),
-    };
+    let done = counts.iter().fold(StageCount::default(), |sum, one| StageCount {
+        written: sum.written + one.written,
+        kept: sum.kept + one.kept,
+        skipped: sum.skipped + one.skipped,
+    });
     if done.skipped > 0 {
         log::warn!(
             "{name}: {} of {} images left out (no tags, or nothing from the stage before)",

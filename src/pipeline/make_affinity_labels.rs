@@ -83,13 +83,14 @@ pub fn make_affinity_labels(
         let image = read_rgb(&sample.image, config.data.exif)?;
         let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
         let made = affinity_labels_of(&image, &maps, &names, config)?;
-        if scores {
-            let names = names.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
-            let tensors = [("strong", &made.strong), ("weak", &made.weak)];
-            write_tensors(&score_target, &tensors, Dtype::F16, &[("labels", &names)])?;
-        }
-        write_labels(&target, &made.labels)?;
-        Ok(Outcome::Written)
+        Ok(Outcome::Write(Box::new(move || {
+            if scores {
+                let names = names.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
+                let tensors = [("strong", &made.strong), ("weak", &made.weak)];
+                write_tensors(&score_target, &tensors, Dtype::F16, &[("labels", &names)])?;
+            }
+            write_labels(&target, &made.labels)
+        })))
     })
     .and_then(|count| match count.written + count.kept {
         0 => Err(Error::invalid("no image of the list has class maps here")

@@ -106,8 +106,10 @@ pub fn make_cams(
         let present: Vec<usize> = tags.iter().map(|t| t - 1).collect();
         let image = read_rgb(&sample.image, config.data.exif)?;
         let maps = class_maps_of(network, parameters, &image, &present, &config.cam, config.preset)?;
-        write_cams(output, &sample.id, &image, &maps, &present, &class_names, format)?;
-        Ok(Outcome::Written)
+        let class_names = &class_names;
+        Ok(Outcome::Write(Box::new(move || {
+            write_cams(output, &sample.id, &image, &maps, &present, class_names, format)
+        })))
     })
 }
 

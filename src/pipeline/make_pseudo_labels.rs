@@ -196,11 +196,12 @@ pub fn make_pseudo_labels(
             let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
             let walked = walked_maps(network, parameters, &image, &maps, config)?;
             let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config)?;
-            if let Some(before) = before {
-                write_labels(&before, &revised)?;
-            }
-            write_labels(&target, &refined)?;
-            Ok(Outcome::Written)
+            Ok(Outcome::Write(Box::new(move || {
+                if let Some(before) = before {
+                    write_labels(&before, &revised)?;
+                }
+                write_labels(&target, &refined)
+            })))
         })?;
     match count.written + count.kept {
         0 => Err(Error::invalid("no image of the list has class maps here")

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, Preset, Width};
 use crate::formats::{checkpoint, weights};
 use crate::nn::module::Parameters;
-use crate::nn::{AffinityNet, CamHead, CamNet, Network, ResNet38, SegmentationNet};
+use crate::nn::{AffinityNet, CamHead, CamNet, Classifier, Network, ResNet38, SegmentationNet};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -19,7 +19,9 @@ pub fn backbone(width: Width) -> ResNet38 {
 /// The CAM network for so many classes, background not counted.
 pub fn cam_net(config: &Config, classes: usize) -> CamNet {
     let head = if config.cam.head == Preset::Psa { CamHead::Psa } else { CamHead::Paper };
-    CamNet { backbone: backbone(config.backbone.width), head, classes }
+    let psa = config.preset == Preset::Psa;
+    let classifier = if psa { Classifier::Xavier } else { Classifier::Small };
+    CamNet { backbone: backbone(config.backbone.width), head, classifier, classes }
 }
 
 /// AffinityNet.

@@ -85,7 +85,7 @@ pub fn segment_all(
             return Ok(Outcome::Kept);
         }
         let image = read_rgb(&sample.image, config.data.exif)?;
-        write_labels(&target, &segment_image(network, parameters, &image, config)?)?;
-        Ok(Outcome::Written)
+        let map = segment_image(network, parameters, &image, config)?;
+        Ok(Outcome::Write(Box::new(move || write_labels(&target, &map))))
     })
 }

@@ -42,7 +42,7 @@ pub struct TrainStage<'a> {
 
 impl TrainStage<'_> {
     /// `sizes` is the range of sizes that augmentation draws from, for the checkpoint to remember.
-    fn run<S: Send + 'static>(
+    fn run<S: Send + Sync + 'static>(
         &self,
         network: &dyn Network,
         recipe: &TrainingConfig,

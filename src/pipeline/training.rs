@@ -30,7 +30,7 @@ use crate::{Error, ErrorKind, Result};
 pub type MakeSample<S> = Arc<dyn Fn(usize, &mut Stream) -> Result<S> + Send + Sync>;
 
 /// The scalar loss of a batch, and the parts of it that go to `events.jsonl`.
-pub type Loss<'a, S> = dyn Fn(&mut Forward<'_>, &[S]) -> Result<(Var, Vec<(&'static str, f64)>)> + 'a;
+pub type Loss<'a, S> = dyn Fn(&mut Forward<'_>, &[S]) -> Result<(Var, Vec<(&'static str, f64)>)> + Sync + 'a;
 
 /// One training, from its samples to its checkpoint.
 pub struct Training<'a, S> {
@@ -84,7 +84,10 @@ pub struct TrainingSummary {
 /// ([`ErrorKind::NotFinite`]: the last checkpoint stays); another configuration than the checkpoint's;
 /// the folder held by another process; an interruption ([`ErrorKind::Interrupted`]: a checkpoint is
 /// written first).
-pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> Result<TrainingSummary> {
+pub fn train<S: Send + Sync + 'static>(
+    job: &Training<'_, S>,
+    progress: &Progress,
+) -> Result<TrainingSummary> {
     if job.samples == 0 {
         return Err(Error::invalid(format!("nothing to train the {} network on", job.network.kind())));
     }
@@ -132,18 +135,23 @@ pub fn train<S: Send + 'static>(job: &Training<'_, S>, progress: &Progress) -> R
             }
         };
         let rate = learning_rate(job.recipe, step, total);
-        let (loss, parts, learned) = forward_backward(job, &parameters, &samples, step)?;
-        let stopped = |place| not_finite(job, place, step, batch, steps_per_epoch, loss);
-        if !loss.is_finite() {
-            return Err(stopped(first_bad_layer(job, &parameters, &samples, step)));
-        }
-        if let Some(name) = first_bad_gradient(&parameters, &learned) {
-            return Err(stopped(format!("the gradient of `{name}`")));
-        }
-        update(job.recipe, &mut optimizer, &mut parameters, learned, rate);
-        if let Some(bad) = parameters.iter().find(|p| !p.value.is_finite()) {
-            return Err(stopped(format!("`{}`, after the step", bad.name)));
-        }
+        // On one of the pool's own threads: from any other, each of a step's hundreds of parallel loops would
+        // wake the pool and put the caller to sleep.
+        let (loss, parts) = rayon::scope(|_| {
+            let (loss, parts, learned) = forward_backward(job, &parameters, &samples, step)?;
+            let stopped = |place| not_finite(job, place, step, batch, steps_per_epoch, loss);
+            if !loss.is_finite() {
+                return Err(stopped(first_bad_layer(job, &parameters, &samples, step)));
+            }
+            if let Some(name) = first_bad_gradient(&parameters, &learned) {
+                return Err(stopped(format!("the gradient of `{name}`")));
+            }
+            update(job.recipe, &mut optimizer, &mut parameters, learned, rate);
+            if let Some(bad) = parameters.iter().find(|p| !p.value.is_finite()) {
+                return Err(stopped(format!("`{}`, after the step", bad.name)));
+            }
+            Ok((loss, parts))
+        })?;
         step += 1;
         last_loss = loss;
         let epoch = (step - 1) / steps_per_epoch;

@@ -1,6 +1,8 @@
-"""Writes the golden files. Run from anywhere: python tests/parity/generate.py"""
+"""Writes the golden files. Run from anywhere: python tests/parity/generate.py [PART...]"""
 
+import io
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -8,12 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.numpy import save_file
 
+import jpeg
 import reference as ref
 import rule
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NETWORKS = (45, 83)  # not multiples of 8; a grid of 6×11, on which psa's border rule leaves 2×3 sources
 SCALES = (29, 43)  # times 0.5 and 1.5 both round half to even
+SEGMENTED = (112, 120)
 NARROW = 16
 
 
@@ -46,6 +50,19 @@ def networks():
         psa = preset == "psa"
         heads[f"{preset}.affinities"] = ref.affinities(features[0].numpy(), psa, "psa" if psa else "full")
     save("heads", heads)
+
+
+@torch.no_grad()
+def segmentation():
+    """The segmentation head on a grid of 14×15, which its dilation of 12 crosses in both directions."""
+    picture = rule.image("segmentation", *SEGMENTED)
+    net = ref.Net("segmentation", NARROW, dtype=torch.float64)
+    logits = net.scores(net.taps(ref.normalize(picture).double()))
+    p = F.softmax(F.interpolate(logits, SEGMENTED, mode="bilinear", align_corners=False), dim=1)
+    save("segmentation", {"logits": last(logits), "probabilities": last(p)[:, ::5, ::7]})
+    label = ref.segmentation(net, picture, [1.0, 0.75]).argmax(0).astype(np.uint8)
+    print("segmentation", np.bincount(label.ravel()))
+    write_labels("segmentation", label)
 
 
 @torch.no_grad()
@@ -156,6 +173,15 @@ def crf():
     for name, (h, w) in [("crf", (48, 64)), ("crf-padded", (45, 63))]:
         scores = ref.with_background(rule.maps(h, w), 4)
         save(name, {"q": ref.crf(rule.image("crf", h, w), scores)})
+    # Every remainder of the number of pixels by 4: of a picture, and of noise under scores of noise.
+    pictures, noise = {}, {}
+    for h, w in [(24, 36), (25, 29), (26, 31), (27, 33)]:
+        pictures[f"{h}x{w}"] = ref.crf(rule.image("crf", h, w), ref.with_background(rule.maps(h, w), 4))
+    for h, w in [(20, 28), (21, 25), (22, 27), (21, 27)]:
+        colours = (rule.words("crf.noise", h * w * 3) >> np.uint64(24)).astype(np.uint8).reshape(h, w, 3)
+        noise[f"{h}x{w}"] = ref.crf(colours, np.float32(0.5) + np.float32(0.5) * rule.noise("crf.scores", (3, h, w)))
+    save("crf-pictures", pictures)
+    save("crf-noise", noise)
 
 
 def labels():
@@ -216,8 +242,44 @@ def resizes():
     save("upsampling", out)
 
 
+def photographs():
+    """JPEG files and what Pillow, that is libjpeg-turbo, makes of them."""
+    files = {}
+    picture = Image.fromarray(rule.image("photograph", 23, 29))
+    variants = {
+        "full": {"subsampling": 0}, "half": {"subsampling": 1, "quality": 60}, "quarter": {"subsampling": 2},
+        "progressive": {"progressive": True, "subsampling": 2}, "coarse": {"quality": 3},
+        "restarts": {"restart_marker_blocks": 1}, "rgb": {"keep_rgb": True}, "fine": {"quality": 100, "subsampling": 0},
+    }
+    for name, options in variants.items():
+        files[name] = (picture, options)
+    files["grey"] = (picture.convert("L"), {"progressive": True})
+    files["inks"] = (picture.convert("CMYK"), {"quality": 90})
+    for w, h in [(1, 1), (2, 3), (5, 1), (4, 4)]:
+        files[f"{w}x{h}"] = (picture.crop((8, 8, 8 + w, 8 + h)), {"subsampling": 2})
+    encoded = {}
+    for name, (image, options) in files.items():
+        file = io.BytesIO()
+        image.save(file, "JPEG", **options)
+        encoded[name] = file.getvalue()
+    random = np.random.default_rng(3)
+    for name, factors, interleaved in [
+        ("upright", [(1, 2), (1, 1), (1, 1)], True), ("wide", [(4, 1), (1, 1), (1, 1)], True),
+        ("crossed", [(2, 2), (2, 1), (1, 2)], True), ("luma-halved", [(1, 1), (2, 2), (1, 1)], False),
+        ("apart", [(2, 2), (1, 1), (1, 1)], False), ("grey-of-four", [(2, 2)], True),
+    ]:
+        encoded[name] = jpeg.write(21, 19, factors, random, interleaved)
+    out = {}
+    for name, data in encoded.items():
+        out[f"{name}.file"] = np.frombuffer(data, np.uint8)
+        out[f"{name}.pixels"] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    save("photographs", out, np.uint8)
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for part in [resizes, steps, losses, crf, labels, networks, multi_scale, pseudo_labels, training]:
+    parts = [photographs, resizes, steps, losses, crf, labels, networks, segmentation, multi_scale, pseudo_labels, training]
+    # Names after the command make those parts alone.
+    for part in [part for part in parts if part.__name__ in sys.argv[1:] or not sys.argv[1:]]:
         part()

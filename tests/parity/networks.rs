@@ -4,13 +4,14 @@
 use seedwalk::config::{Config, Preset, Width};
 use seedwalk::formats::cams;
 use seedwalk::formats::image::write_png;
+use seedwalk::formats::label_png::read_labels;
 use seedwalk::formats::safetensors::{Dtype, TensorFile, read_tensors, write_tensors};
-use seedwalk::nn::{CamHead, CamNet, Network};
+use seedwalk::nn::{CamHead, CamNet, Classifier, Network, SegmentationNet};
 use seedwalk::pipeline::networks::{affinity_net, backbone};
 use seedwalk::tensor::Tensor;
 
 use super::common::Place;
-use super::rule::{assert_near, golden, image, weight};
+use super::rule::{assert_near, golden, golden_path, image, share_equal, weight};
 
 /// Share of a tensor's largest value by which the taps may differ: about 40 convolutions, each of which
 /// rounds sums of at most K = 9·1024 products, 1024 at this width: √K·ε ≈ 2e-6 to 6e-6 of its result a
@@ -46,7 +47,7 @@ pub fn write(place: &Place, name: &str, tensors: &[(String, Tensor)]) {
 /// The CAM network of a preset with three classes.
 pub fn cam_net(preset: Preset, width: Width) -> CamNet {
     let head = if preset == Preset::Psa { CamHead::Psa } else { CamHead::Paper };
-    CamNet { backbone: backbone(width), head, classes: 3 }
+    CamNet { backbone: backbone(width), head, classifier: Classifier::Small, classes: 3 }
 }
 
 /// AffinityNet of a preset by rule; the factors keep W off 0 and 1, as in `reference.py`.
@@ -137,4 +138,32 @@ fn maps_over_several_scales() {
         assert_eq!(made.classes, ["aeroplane", "bird"]);
         assert_near(&format!("{name} maps"), &made.maps, expected.get(&name).unwrap(), MAPS);
     }
+}
+
+#[test]
+fn segmentation() {
+    let place = Place::empty();
+    let (h, w) = (112, 120);
+    write_png(&place.at("a.png"), &image("segmentation", h, w)).unwrap();
+    let network = SegmentationNet { backbone: backbone(narrow()), classes: 3, dilation: 12 };
+    write(&place, "weights", &published(&network, 1.0));
+    let (out, expected) = (forward(&place, "segmentation", "weights"), golden("segmentation"));
+    let (logits, wanted) = (out.get("logits").unwrap(), expected.get("logits").unwrap());
+    let largest = wanted.data().iter().fold(0f32, |m, v| m.max(v.abs()));
+    assert_near("logits", logits, wanted, TAPS * largest);
+    let p = out.get("probabilities").unwrap();
+    assert_eq!(p.shape(), [1, h, w, 3]);
+    // Every fifth row and seventh column are kept.
+    let kept = (0..h).step_by(5).flat_map(|y| (0..w).step_by(7).map(move |x| (y * w + x) * 3));
+    let kept = kept.flat_map(|at| p.data()[at..at + 3].to_vec()).collect();
+    let kept = Tensor::new(expected.get("probabilities").unwrap().shape(), kept).unwrap();
+    assert_near("probabilities", &kept, expected.get("probabilities").unwrap(), MAPS);
+
+    place.write("two.toml", "[segmentation]\nscales = [1.0, 0.75]\n");
+    place.succeeds("segment --weights weights --width 1/16 --config two.toml --output masks a.png");
+    let made = read_labels(&place.at("masks/a.png")).unwrap().labels;
+    let wanted = read_labels(&golden_path("segmentation.png")).unwrap().labels;
+    let share = share_equal(&made, &wanted);
+    println!("{share:.5} of the labels are equal");
+    assert!(share >= 0.999, "{share} of the labels are equal");
 }

@@ -38,6 +38,7 @@ class Net:
 
     def __init__(self, head, narrow=1, classes=3, dtype=torch.float32):
         self.head, self.narrow, self.dtype = head, narrow, dtype
+        self.dilation = 12  # of the segmentation head
         self.training, self.learning = None, False
         self.w = {}
         c = lambda full: max(1, (2 * full + narrow) // (2 * narrow))
@@ -65,6 +66,11 @@ class Net:
             self.vector("conv_cam.bias", c(512))
             self.conv_weight("fc8", classes, c(512), 1)
             self.vector("fc8.bias", classes)
+        elif head == "segmentation":
+            self.conv_weight("seg1", c(512), c(4096), 3)
+            self.vector("seg1.bias", c(512))
+            self.conv_weight("seg2", classes, c(512), 3)
+            self.vector("seg2.bias", classes)
         else:
             widths = [64, 128, 256] if head == "affinity-psa" else [128, 256, 512]
             widths = [c(v) for v in widths]
@@ -139,6 +145,11 @@ class Net:
         pooled = f.mean(dim=(2, 3), keepdim=True)
         return self.conv("fc8", pooled)[:, :, 0, 0]
 
+    def scores(self, taps):
+        """Logits of the segmentation network, 1×C×h×w."""
+        hidden = F.relu(self.conv("seg1", taps["conv6"], dilation=self.dilation))
+        return self.conv("seg2", hidden, dilation=self.dilation)
+
     def cams(self, taps):
         """1×C×h×w, negatives cut to 0."""
         return F.relu(F.conv2d(self.pooled_map(taps), self.w["fc8.weight"]))
@@ -161,6 +172,21 @@ def multi_scale_cam(net, picture, present, epsilon):
             cam = F.interpolate(cam, (h, w), mode="bilinear", align_corners=False)[0].numpy()
             total = total + (cam[:, :, ::-1] if flipped else cam)
     return total / (total.max(axis=(1, 2), keepdims=True) + np.float32(epsilon))
+
+
+def segmentation(net, picture, scales):
+    """C×H×W: the softmax at the picture's size, averaged over the scales and their mirror images."""
+    h, w = picture.shape[:2]
+    total = 0
+    for scale in scales:
+        size = (round(w * scale), round(h * scale))
+        scaled = np.asarray(Image.fromarray(picture).resize(size, Image.BICUBIC))
+        for flipped in [False, True]:
+            x = normalize(scaled[:, ::-1].copy() if flipped else scaled).to(net.dtype)
+            logits = F.interpolate(net.scores(net.taps(x)), (h, w), mode="bilinear", align_corners=False)
+            p = F.softmax(logits, dim=1)[0].numpy()
+            total = total + (p[:, :, ::-1] if flipped else p)
+    return total / (2 * len(scales))
 
 
 def offsets(radius=5, inclusive=False):
@@ -209,13 +235,13 @@ def walk(affinity, maps, beta, steps):
 
 
 def crf(picture, scores, iterations=10):
-    """L×H×W posteriors by pydensecrf."""
+    """L×H×W posteriors by pydensecrf, as the authors' code calls it."""
     labels, h, w = scores.shape
     unary = -np.log(np.clip(scores, 1e-5, 1.0)).reshape(labels, -1).astype(np.float32)
     d = dcrf.DenseCRF2D(w, h, labels)
     d.setUnaryEnergy(np.ascontiguousarray(unary))
     d.addPairwiseGaussian(sxy=3, compat=3)
-    d.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.ascontiguousarray(picture), compat=10)
+    d.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.array(picture, order="C"), compat=10)
     return np.array(d.inference(iterations)).reshape(labels, h, w)
 
 

@@ -1,7 +1,7 @@
 //! The single steps: walk, affinities, CRF, resizes, losses.
 
 use seedwalk::data::augment::{Kernel, resample};
-use seedwalk::formats::image::{IGNORE, write_png};
+use seedwalk::formats::image::{Exif, IGNORE, read_rgb, write_png};
 use seedwalk::formats::safetensors::{Dtype, read_tensors, write_tensors};
 use seedwalk::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinities, affinity_loss};
 use seedwalk::ops::class_maps::{resize, with_background};
@@ -85,6 +85,26 @@ fn resizes_as_pillow() {
             assert_eq!(got, expected.data(), "{name} {size}");
         }
     }
+}
+
+/// JPEG to the last level: every sampling, progressive, inks, sizes below a block.
+#[test]
+fn photographs_as_pillow() {
+    let place = Place::empty();
+    let golden = golden("photographs");
+    let mut read = 0;
+    for (name, file) in golden.tensors.iter().filter_map(|t| Some((t.name.strip_suffix(".file")?, &t.tensor)))
+    {
+        let bytes: Vec<u8> = file.data().iter().map(|v| *v as u8).collect();
+        place.write("a.jpg", bytes);
+        let got = read_rgb(&place.at("a.jpg"), Exif::Ignore).unwrap();
+        let expected = golden.get(&format!("{name}.pixels")).unwrap();
+        assert_eq!([got.height, got.width, 3], expected.shape(), "{name}");
+        let got: Vec<f32> = got.pixels.iter().map(|v| f32::from(*v)).collect();
+        assert_eq!(got, expected.data(), "{name}");
+        read += 1;
+    }
+    assert_eq!(read, 20);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{CLASSES, Scene, SynthOptions, render};
 use crate::Result;
 use crate::formats::atomic::write_atomically;
+use crate::formats::background::writing_in_background;
 use crate::formats::image::write_jpeg;
 use crate::formats::label_png::write_labels;
 
@@ -27,13 +28,16 @@ pub fn generate(
     progress: &(dyn Fn(u64) -> Result<()> + Sync),
 ) -> Result<()> {
     options.check()?;
-    (0..options.images).into_par_iter().try_for_each(|index| {
-        let (id, scene) = (id_of(index), render(options, index));
-        write_jpeg(&output.join(format!("JPEGImages/{id}.jpg")), &scene.image, QUALITY)?;
-        write_labels(&output.join(format!("SegmentationClass/{id}.png")), &scene.mask)?;
-        let xml = annotation(&id, &scene);
-        write_text(&output.join(format!("Annotations/{id}.xml")), &xml)?;
-        progress(1)
+    writing_in_background(|writers| {
+        (0..options.images).into_par_iter().try_for_each(|index| {
+            let (id, scene) = (id_of(index), render(options, index));
+            writers.submit(Box::new(move || {
+                write_jpeg(&output.join(format!("JPEGImages/{id}.jpg")), &scene.image, QUALITY)?;
+                write_labels(&output.join(format!("SegmentationClass/{id}.png")), &scene.mask)?;
+                write_text(&output.join(format!("Annotations/{id}.xml")), &annotation(&id, &scene))?;
+                progress(1)
+            }))
+        })
     })?;
     let names: Vec<&str> = std::iter::once("background").chain(CLASSES).collect();
     write_text(&output.join("classes.txt"), &(names.join("\n") + "\n"))?;

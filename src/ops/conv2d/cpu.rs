@@ -5,6 +5,8 @@
 //! never built: a block of it that fits into the second-level cache is copied out of the input at a time
 //! (`windows.rs`), multiplied by weights packed once a call (`product.rs`, `simd.rs`) and forgotten.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::product::{Packed, Placement, product};
@@ -49,15 +51,19 @@ pub(super) fn forward(
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let [n, oh, ow, o] = g.output;
-    let mut out = vec![0f32; n * oh * ow * o];
-    if out.is_empty() {
-        return out;
-    }
+    let length = n * oh * ow * o;
     let windows = g.windows(input);
+    if length == 0 || windows.terms() == 0 {
+        return bias.map_or_else(|| vec![0.0; length], |bias| bias.repeat(n * oh * ow));
+    }
+    // Zeros first would be another pass over memory.
+    let mut out = Vec::with_capacity(length);
     let terms: Vec<usize> = (0..windows.terms()).collect();
     let packed = Packed::new(isa, weight, &terms, terms.len(), o);
     let placement = Placement { start: 0, steps: [oh * ow * o, ow * o, o] };
-    product(isa, &windows, &packed, bias, &placement, &mut out);
+    product(isa, &windows, &packed, bias, &placement, &mut out.spare_capacity_mut()[..length]);
+    // SAFETY: there is a row of the product for every output pixel, and all its columns were written.
+    unsafe { out.set_len(length) };
     out
 }
 
@@ -104,10 +110,16 @@ pub(super) fn backward_input(isa: Isa, g: &Geometry, gradient: &[f32], weight: &
             let packed = Packed::new(isa, weight, &terms, 1, i);
             let placement =
                 Placement { start: (py * w + px) * i, steps: [h * w * i, g.stride * w * i, g.stride * i] };
-            product(isa, &windows, &packed, None, &placement, &mut out);
+            product(isa, &windows, &packed, None, &placement, as_uninit(&mut out));
         }
     }
     out
+}
+
+/// Values as room for values; only initialised ones may be written.
+fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: both have the same layout, and `product` writes nothing but values.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) }
 }
 
 /// Gradient of the bias: the sum of the output's gradient over pixels, in f64 over fixed ranges.

@@ -7,6 +7,7 @@
 //! does not show in the result.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -48,12 +49,12 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Packs the weights of `columns` columns: that of a term and a column is at
-    /// `terms[term] + column · column_step`.
+    /// `terms[term] + column · column_step`; `terms` ascend.
     pub(super) fn new(isa: Isa, weight: &[f32], terms: &[usize], column_step: usize, columns: usize) -> Self {
         let layout = panels(isa, columns);
         let total: usize = layout.iter().map(|(_, width)| width * terms.len()).sum();
-        let mut data = Lines::zeros(total);
-        let mut rest = data.values_mut();
+        let mut data = SPARE.with(RefCell::take);
+        let mut rest = data.at_least(total);
         let mut pieces = Vec::with_capacity(layout.len());
         let mut list = Vec::with_capacity(layout.len());
         let mut start = 0;
@@ -64,8 +65,12 @@ impl Packed {
             start += width * terms.len();
             pieces.push((first, width, piece));
         }
+        const AT_ONCE: usize = 16;
         let fill = |(first, width, piece): (usize, usize, &mut [f32])| {
             let valid = width.min(columns - first);
+            if valid < width {
+                piece.fill(0.0);
+            }
             if column_step == 1 {
                 for (row, term) in piece.chunks_exact_mut(width).zip(terms) {
                     copy_run(&mut row[..valid], &weight[term + first..][..valid]);
@@ -73,11 +78,14 @@ impl Packed {
                 return;
             }
             // A few terms at a time, so that each cache line of the weights is fetched once.
-            for (rows, terms) in piece.chunks_mut(16 * width).zip(terms.chunks(16)) {
+            for (rows, terms) in piece.chunks_mut(AT_ONCE * width).zip(terms.chunks(AT_ONCE)) {
+                let together = terms.len() == AT_ONCE && terms[AT_ONCE - 1] == terms[0] + AT_ONCE - 1;
                 for column in 0..valid {
                     let weight = &weight[(first + column) * column_step..];
-                    for (row, term) in rows.chunks_exact_mut(width).zip(terms) {
-                        row[column] = weight[*term];
+                    let rows = rows.chunks_exact_mut(width);
+                    match weight[terms[0]..].first_chunk::<AT_ONCE>() {
+                        Some(from) if together => rows.zip(from).for_each(|(row, v)| row[column] = *v),
+                        _ => rows.zip(terms).for_each(|(row, term)| row[column] = weight[*term]),
                     }
                 }
             }
@@ -89,6 +97,17 @@ impl Packed {
         }
         Self { data, panels: list, columns, terms: terms.len() }
     }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        SPARE.with(|spare| spare.replace(std::mem::take(&mut self.data)));
+    }
+}
+
+thread_local! {
+    /// The last packed weights' memory, kept since fresh memory costs a page fault for every 4 KiB.
+    static SPARE: RefCell<Lines> = RefCell::default();
 }
 
 /// Where the rows of a product go: the offset of row (image, y, x) is start + its product with `steps`.
@@ -112,14 +131,14 @@ impl Output {
     }
 }
 
-/// out[row][column] = bias[column] + Σ window[row][·] · weights[·][column].
+/// out[row][column] = bias[column] + Σ window[row][·] · weights[·][column]. Writes every column of every row.
 pub(super) fn product(
     isa: Isa,
     windows: &Windows,
     weights: &Packed,
     bias: Option<&[f32]>,
     placement: &Placement,
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
 ) {
     let (total, [_, count_y, count_x]) = (windows.rows(), windows.counts);
     if total == 0 || weights.columns == 0 {
@@ -152,7 +171,7 @@ pub(super) fn product(
     // Bias of each panel, with room for the last one's width.
     let mut start_values = bias.map_or_else(|| vec![0f32; weights.columns], <[f32]>::to_vec);
     start_values.resize(weights.columns + WIDEST, 0.0);
-    let output = Output(out.as_mut_ptr());
+    let output = Output(out.as_mut_ptr().cast());
     // As many chunks for each thread, none too large.
     let threads = rayon::current_num_threads();
     let chunks = total.div_ceil(threads * CHUNK_ROWS) * threads;

@@ -73,6 +73,20 @@ fn matches_the_definition_and_its_differences() {
 }
 
 #[test]
+fn without_channels_or_images_only_the_bias_is_left() {
+    let bias = random(&[4], 1);
+    let run = |x: &[usize], w: &[usize], bias: Option<&Tensor>| {
+        let [x, w] = [x, w].map(|shape| Var::constant(Tensor::zeros(shape)));
+        let bias = bias.map(|b| Var::constant(b.clone()));
+        let y = conv2d(&mut Tape::inference(), &x, &w, bias.as_ref(), options(1, 1, 1)).unwrap();
+        y.value().data().to_vec()
+    };
+    assert_eq!(run(&[1, 3, 2, 0], &[4, 3, 3, 0], Some(&bias)), bias.data().repeat(6));
+    assert_eq!(run(&[1, 3, 2, 0], &[4, 3, 3, 0], None), vec![0.0; 24]);
+    assert!(run(&[0, 3, 2, 2], &[4, 3, 3, 2], Some(&bias)).is_empty());
+}
+
+#[test]
 fn refuses_what_does_not_fit() {
     let mut tape = Tape::new();
     let mut run = |x: &[usize], w: &[usize], b: Option<usize>, o| {

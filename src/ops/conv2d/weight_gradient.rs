@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use super::cpu::Geometry;
 use super::product::{NARROW, Output, panels};
 use super::simd::{Isa, Terms, Tile, outer_heights, outer_kernel};
-use super::windows::{Lines, Padded, Windows, copy_run};
+use super::windows::{LINE, Lines, Padded, Windows, copy_run};
 
-/// Pixels per block: 32 columns of them take 24 KiB, half of a first-level cache.
+/// Pixels per block: 32 columns of them take 24 KiB, half of a first-level cache; the columns of a unit's panels
+/// at most 408 KiB of the second level.
 const PIXEL_BLOCK: usize = 192;
 /// Rows of a unit at most: a block of pixels of them takes 576 KiB.
 const UNIT_ROWS: usize = 768;
@@ -149,21 +150,25 @@ impl<'a> Product<'a> {
         match &self.access {
             Access::Packed { left, right } => {
                 buffers.pack_left(left, block.clone(), unit.rows.clone(), heights);
+                let (Some(first), Some(last)) = (unit.panels.first(), unit.panels.last()) else { return };
                 let segments = [Terms { left: 0, right: 0, count: block.len() }];
                 let sources: [usize; TALLEST] = std::array::from_fn(|row| row);
+                // An odd number of cache lines from pixel to pixel, so that a panel's columns fall into different
+                // lines of the first-level cache. Beyond the valid columns lies what was there before; its sums
+                // are never read.
+                let pitch = ((last.first + last.width - first.first).div_ceil(LINE) | 1) * LINE;
+                let packed = buffers.right.at_least(PIXEL_BLOCK * pitch);
+                right.copy(block.clone(), first.first..last.first + last.valid, packed, pitch);
                 for panel in unit.panels {
-                    // Beyond the valid columns lies what another panel left; its sums are never read.
-                    let packed = buffers.right.at_least(PIXEL_BLOCK * WIDEST);
-                    right.copy(block.clone(), panel.first..panel.first + panel.valid, packed, panel.width);
                     let places = places(panel.width);
                     for_each_tile(unit.rows.clone(), heights, |row, height| {
                         let tile = Tile {
                             left: buffers.left[(row - unit.rows.start) * block.len()..].as_ptr(),
                             sources: &sources[..height],
-                            right: buffers.right.values().as_ptr(),
+                            right: buffers.right.values()[panel.first - first.first..].as_ptr(),
                             segments: &segments,
                             left_step: height,
-                            right_step: panel.width,
+                            right_step: pitch,
                             start,
                             out: sums.wrapping_add(panel.start * self.rows + row * panel.width),
                             targets: &places[..height],
@@ -309,7 +314,7 @@ struct Buffers {
     left: Vec<f32>,
     /// Rows before they are dealt out to tiles.
     pixel: Vec<f32>,
-    /// A panel's columns, pixel by pixel.
+    /// The panels' columns, pixel by pixel.
     right: Lines,
 }
 
@@ -319,16 +324,28 @@ impl Buffers {
     fn pack_left(&mut self, factor: &Factor, block: Range<usize>, rows: Range<usize>, heights: [usize; 3]) {
         let count = block.len();
         self.left.resize(rows.len() * PIXEL_BLOCK, 0.0);
-        self.pixel.resize(rows.len() * PIXELS_AT_ONCE, 0.0);
-        for first in block.clone().step_by(PIXELS_AT_ONCE) {
-            let pixels = first..(first + PIXELS_AT_ONCE).min(block.end);
-            factor.copy(pixels.clone(), rows.clone(), &mut self.pixel, rows.len());
-            for (pixel, from) in pixels.zip(self.pixel.chunks_exact(rows.len())) {
-                let pixel = pixel - block.start;
-                for_each_tile(0..rows.len(), heights, |row, height| {
-                    let to = row * count + pixel * height;
-                    copy_run(&mut self.left[to..to + height], &from[row..row + height]);
-                });
+        let left = &mut self.left;
+        let mut deal = |pixel: usize, from: &[f32]| {
+            for_each_tile(0..rows.len(), heights, |row, height| {
+                let to = row * count + pixel * height;
+                copy_run(&mut left[to..to + height], &from[row..row + height]);
+            });
+        };
+        match factor {
+            Factor::Gradient(data, width) => {
+                for (at, pixel) in block.enumerate() {
+                    deal(at, &data[pixel * width..][rows.clone()]);
+                }
+            }
+            Factor::Windows(_) => {
+                self.pixel.resize(rows.len() * PIXELS_AT_ONCE, 0.0);
+                for at in (0..count).step_by(PIXELS_AT_ONCE) {
+                    let pixels = block.start + at..(block.start + at + PIXELS_AT_ONCE).min(block.end);
+                    factor.copy(pixels.clone(), rows.clone(), &mut self.pixel, rows.len());
+                    for (i, from) in self.pixel.chunks_exact(rows.len()).take(pixels.len()).enumerate() {
+                        deal(at + i, from);
+                    }
+                }
             }
         }
     }

@@ -244,7 +244,12 @@ pub(super) fn copy_run(to: &mut [f32], from: &[f32]) {
     for (to, from) in to_eights.iter_mut().zip(from_eights) {
         *to = *from;
     }
-    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+    let (to_pairs, to_rest) = to_rest.as_chunks_mut::<2>();
+    let (from_pairs, from_rest) = from_rest.as_chunks::<2>();
+    for (to, from) in to_pairs.iter_mut().zip(from_pairs) {
+        *to = *from;
+    }
+    if let ([to], [from]) = (to_rest, from_rest) {
         *to = *from;
     }
 }
@@ -254,7 +259,7 @@ pub(super) fn copy_run(to: &mut [f32], from: &[f32]) {
 pub(super) struct Lines(Vec<f32>);
 
 /// Values of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 impl Lines {
     /// `len` zeros.

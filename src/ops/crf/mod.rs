@@ -102,8 +102,9 @@ fn positions(height: usize, width: usize, sigma: f64) -> (Arc<Lattice>, Arc<Vec<
     if let Some(found) = kept().iter().find(|p| p.key == key) {
         return (found.lattice.clone(), found.normalizer.clone());
     }
-    let points: Vec<[f64; 2]> =
-        (0..height * width).map(|p| [(p % width) as f64 / sigma, (p / width) as f64 / sigma]).collect();
+    let deviation = sigma as f32;
+    let points: Vec<[f32; 2]> =
+        (0..height * width).map(|p| [p % width, p / width].map(|v| v as f32 / deviation)).collect();
     let lattice = Arc::new(Lattice::new::<2, 3>(&points, &[]));
     let normalizer = Arc::new(lattice.normalizer(points.len()));
     let mut kept = kept();
@@ -129,7 +130,7 @@ impl DenseCrf {
     }
 
     /// `bystanders` are features without a pixel, see [`Lattice::new`].
-    fn build(image: &RgbImage, options: &CrfOptions, bystanders: &[[f64; 5]]) -> Result<Self> {
+    fn build(image: &RgbImage, options: &CrfOptions, bystanders: &[[f32; 5]]) -> Result<Self> {
         let (height, width) = (image.height, image.width);
         if height * width == 0 {
             return Err(Error::shape("crf", "the image has no pixels"));
@@ -156,12 +157,12 @@ impl DenseCrf {
             kernels.push(Kernel { weight: gaussian.weight as f32, lattice, normalizer });
         }
         if bilateral.weight > 0.0 {
-            let points: Vec<[f64; 5]> = (0..height * width)
+            let (place, colour) = (bilateral.sigma_xy as f32, bilateral.sigma_rgb as f32);
+            let points: Vec<[f32; 5]> = (0..height * width)
                 .map(|p| {
-                    let [r, g, b] =
-                        image.pixel(p % width, p / width).map(|v| f64::from(v) / bilateral.sigma_rgb);
-                    let (x, y) = ((p % width) as f64, (p / width) as f64);
-                    [x / bilateral.sigma_xy, y / bilateral.sigma_xy, r, g, b]
+                    let [x, y] = [p % width, p / width].map(|v| v as f32 / place);
+                    let [r, g, b] = image.pixel(p % width, p / width).map(|v| f32::from(v) / colour);
+                    [x, y, r, g, b]
                 })
                 .collect();
             let lattice = Arc::new(Lattice::new::<5, 6>(&points, bystanders));
@@ -252,17 +253,18 @@ impl DenseCrf {
     }
 }
 
-/// Softmax of the first `labels` values; the rest become 0.
+/// Softmax of the first `labels` values; the rest, −∞, become 0. Four at a time, so that they fill vectors.
 fn softmax<const C: usize>(row: &mut [f32; C], labels: usize) {
-    let (row, rest) = row.split_at_mut(labels);
-    rest.fill(0.0);
-    let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let mut sum = 0f32;
-    for v in row.iter_mut() {
-        *v = math::exp(*v - largest);
-        sum += *v;
+    let (fours, _) = row[..labels.next_multiple_of(4)].as_chunks_mut::<4>();
+    let largest = fours.iter().flatten().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    for four in &mut *fours {
+        *four = four.map(|v| math::exp(v - largest));
     }
-    row.iter_mut().for_each(|v| *v /= sum);
+    let sum: f32 = fours.iter().flatten().sum();
+    for four in fours {
+        *four = four.map(|v| v / sum);
+    }
+    row[labels..].fill(0.0);
 }
 
 fn transpose<const C: usize>(rows: &[[f32; C]], labels: usize) -> Vec<f32> {

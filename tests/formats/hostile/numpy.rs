@@ -89,7 +89,7 @@ pub fn cases() -> Vec<Case> {
         case("npy-a-byte-short", Weights, sound[..sound.len() - 1].to_vec(), "does not fit"),
         case("npy-a-byte-long", Weights, cat(&[&sound, b"x"]), "does not fit"),
         case("npy-objects", Weights, described("'|O'"), "objects"),
-        case("npy-structured", Weights, described("[('a', '<f4')]"), "type in quotes"),
+        case("npy-structured", Weights, described("[('a', '<f4')]"), "structures"),
         case("npy-complex", Weights, described("'<c8'"), "`<c8`"),
         case("npy-text", Weights, described("'<U6'"), "`<U6`"),
         case("npy-void", Weights, described("'|V4294967295'"), "not supported"),

@@ -232,7 +232,7 @@ pub fn cases() -> Vec<Case> {
             "torch-old-magic",
             Weights,
             cat(&[&MAGIC[..10], b"\x00\x00", &MAGIC[12..], &sound[MAGIC.len()..]]),
-            "no weight file",
+            "plain pickle",
         ),
         case("torch-old-protocol", Weights, old_with(1002, b"}"), "1001"),
         case("torch-old-facts-missing", Weights, old_with(1001, b"N"), "facts"),
