@@ -22,32 +22,30 @@ const KEPT_LAUNCHES: usize = 256;
 /// Findings kept; a launch that goes wrong seldom comes alone.
 const KEPT_FINDINGS: usize = 256;
 
-/// Objects of each kind.
-#[derive(Clone, Copy, Default)]
-struct Census {
-    contexts: usize,
-    streams: usize,
-    events: usize,
-    modules: usize,
-    buffers: usize,
-    buffer_bytes: u64,
-    pinned: usize,
-    pinned_bytes: usize,
-    pools: usize,
-    graphs: usize,
-    executable_graphs: usize,
-    queued: usize,
+/// Declares [`Census`] and what is done with all its fields.
+macro_rules! census {
+    ($($field:ident: $kind:ty),*) => {
+        /// Objects of each kind.
+        #[derive(Clone, Copy, Default)]
+        struct Census {
+            $($field: $kind),*
+        }
+
+        impl Census {
+            fn json(&self) -> Value {
+                json!({ $(stringify!($field): self.$field),* })
+            }
+
+            fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
 }
 
-impl Census {
-    fn json(&self) -> Value {
-        json!({
-            "contexts": self.contexts, "streams": self.streams, "events": self.events, "modules": self.modules,
-            "buffers": self.buffers, "buffer_bytes": self.buffer_bytes,
-            "pinned": self.pinned, "pinned_bytes": self.pinned_bytes, "pools": self.pools,
-            "graphs": self.graphs, "executable_graphs": self.executable_graphs, "queued": self.queued,
-        })
-    }
+census! {
+    contexts: usize, streams: usize, events: usize, modules: usize, buffers: usize, buffer_bytes: u64, pinned: usize,
+    pinned_bytes: usize, pools: usize, graphs: usize, executable_graphs: usize, queued: usize
 }
 
 /// What has happened since the start or the last reset.
@@ -118,15 +116,7 @@ impl State {
     /// Counts what a context that is being destroyed leaves behind.
     pub fn count_leaks(&mut self, context: Handle) {
         let left = self.census(Some(context));
-        let leaked = &mut self.log.leaked;
-        leaked.streams += left.streams;
-        leaked.events += left.events;
-        leaked.modules += left.modules;
-        leaked.buffers += left.buffers;
-        leaked.buffer_bytes += left.buffer_bytes;
-        leaked.pinned += left.pinned;
-        leaked.pinned_bytes += left.pinned_bytes;
-        leaked.pools += left.pools;
+        self.log.leaked.add(&left);
     }
 
     /// All that is known, as one JSON object.

@@ -137,8 +137,12 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [x, y, z] = self.block;
         write!(f, "{} ({}): {}", self.kind, self.space, self.message)?;
-        write!(f, "\n  in {} at {}:{}", self.kernel, self.file, self.line)?;
-        write!(f, "\n  block ({x}, {y}, {z}), warp {}, lane {}", self.warp, self.lane)?;
+        write!(f, "\n  in {}", self.kernel)?;
+        // Findings of the launch as a whole have no place.
+        if self.line > 0 {
+            write!(f, " at {}:{}", self.file, self.line)?;
+            write!(f, "\n  block ({x}, {y}, {z}), warp {}, lane {}", self.warp, self.lane)?;
+        }
         if !self.instruction.is_empty() {
             write!(f, "\n  {}  (PTX line {})", self.instruction, self.ptx_line)?;
         }

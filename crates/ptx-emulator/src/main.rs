@@ -124,7 +124,10 @@ fn main() -> ExitCode {
 
 fn load(file: &Path) -> Result<Module, String> {
     let name = file.display().to_string();
-    let source = std::fs::read_to_string(file).map_err(|e| format!("{name}: {e}"))?;
+    let source = std::fs::read_to_string(file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => format!("{name}: no text, so no PTX"),
+        _ => format!("{name}: {e}"),
+    })?;
     Module::parse(&source, &name).map_err(|e| e.to_string())
 }
 
@@ -237,6 +240,9 @@ fn check(file: &Path, json: bool) -> Result<(), String> {
         let kernels: Vec<serde_json::Value> = module.kernels().iter().map(describe).collect();
         println!("{}", serde_json::json!({ "schema_version": 1, "kernels": kernels }));
         return Ok(());
+    }
+    if module.kernels().is_empty() {
+        println!("no kernels");
     }
     for k in module.kernels() {
         let r = k.registers;

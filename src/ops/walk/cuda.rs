@@ -207,7 +207,10 @@ mod tests {
                 let sum: f64 = c.iter().enumerate().map(polynomial).sum();
                 // Each coefficient is rounded to f32; they add up to 1.
                 let error = (sum - x.powi(steps as i32)).abs();
-                assert!(error < LEFT_OUT + f64::from(f32::EPSILON), "x = {x}, {steps} steps: off by {error:e}");
+                assert!(
+                    error < LEFT_OUT + f64::from(f32::EPSILON),
+                    "x = {x}, {steps} steps: off by {error:e}"
+                );
             }
             let most = (2.0 * steps as f64 * (2.0 / LEFT_OUT).ln()).sqrt() as usize + 2;
             assert!(c.len() <= most.min(steps + 1), "{steps} steps: degree {}", c.len() - 1);

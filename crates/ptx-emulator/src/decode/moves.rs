@@ -96,9 +96,8 @@ impl<'a> Decoder<'a> {
             *row = self.source(instance, s, p, part)?;
         }
         let handler = match (class, parts.len()) {
-            (Class::B64, 2) => moves::pack64(),
-            (Class::B64, _) => moves::pack4(),
-            _ => moves::pack32(),
+            (Class::B64, 4) => moves::pack4(),
+            _ => moves::pack(class),
         };
         let mut inst = Inst::new(handler);
         [inst.a, inst.b, inst.c, inst.e] = rows;
@@ -118,7 +117,7 @@ impl<'a> Decoder<'a> {
         if !wide && !to {
             return Err("generic addresses take 64 bits".to_owned());
         }
-        let mut inst = Inst::new(if wide { moves::offset() } else { moves::offset32() });
+        let mut inst = Inst::new(moves::offset(class));
         inst.a = self.source(instance, s, a, class)?;
         inst.d = self.target(instance, s, d, class)?;
         inst.imm = if to { (window as i64).wrapping_neg() } else { window as i64 };

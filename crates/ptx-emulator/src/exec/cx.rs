@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::block::Block;
 use super::launched::Launched;
 use super::warp::Warp;
-use crate::code::CONSTANT;
+use crate::code::{CONSTANT, NONE};
 use crate::finding::{FindingKind, Space};
 
 /// 32 lanes of 32 bits.
@@ -20,19 +20,26 @@ pub(crate) enum RunError {
     Trap,
 }
 
-/// What an instruction did, summed over warps.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub warp: u64,
-    pub lanes: u64,
-    pub divergent: u64,
-    pub requests: u64,
-    pub shared_requests: u64,
-    pub sectors: u64,
-    pub bytes: u64,
-    pub wavefronts: u64,
-    pub ideal: u64,
-    pub shared_bytes: u64,
+/// Counts that add up field by field.
+macro_rules! counts {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub(crate) struct $name {
+            $(pub $field: u64),*
+        }
+
+        impl std::ops::AddAssign<&$name> for $name {
+            fn add_assign(&mut self, other: &$name) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counts! {
+    /// What an instruction did, summed over warps.
+    Tally { warp, lanes, divergent, requests, shared_requests, sectors, bytes, wavefronts, ideal, shared_bytes }
 }
 
 /// A finding without its text about the instruction.
@@ -85,18 +92,7 @@ impl Worker {
         if self.tallies.is_empty() {
             self.tallies = vec![Tally::default(); other.tallies.len()];
         }
-        for (a, b) in self.tallies.iter_mut().zip(&other.tallies) {
-            a.warp += b.warp;
-            a.lanes += b.lanes;
-            a.divergent += b.divergent;
-            a.requests += b.requests;
-            a.shared_requests += b.shared_requests;
-            a.sectors += b.sectors;
-            a.bytes += b.bytes;
-            a.wavefronts += b.wavefronts;
-            a.ideal += b.ideal;
-            a.shared_bytes += b.shared_bytes;
-        }
+        self.tallies.iter_mut().zip(&other.tallies).for_each(|(a, b)| *a += b);
         for (key, found) in other.found {
             match self.found.get_mut(&key) {
                 Some(mine) => {
@@ -182,6 +178,42 @@ impl Cx<'_> {
                 for l in 0..32 {
                     to[l] = if self.mask >> l & 1 != 0 { row[l] } else { to[l] };
                 }
+            }
+        }
+    }
+
+    /// One lane of a source row of 64 bits (`long`) or 32; 0 for an operand that is not there.
+    ///
+    /// # Safety
+    /// `x` must be such a row, or [`NONE`].
+    #[inline(always)]
+    pub unsafe fn lane(&self, x: u32, l: usize, long: bool) -> u64 {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if x == NONE {
+                0
+            } else if long {
+                self.get::<u64>(x)[l]
+            } else {
+                u64::from(self.get::<u32>(x)[l])
+            }
+        }
+    }
+
+    /// Writes a result row of 64 bits (`long`), or its lower halves to one of 32, in the lanes of `mask`; nothing without a
+    /// target.
+    ///
+    /// # Safety
+    /// `d` must be such a row of the register file, or [`NONE`].
+    #[inline(always)]
+    pub unsafe fn put_low(&mut self, d: u32, row: &Row64, long: bool) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if d == NONE {
+            } else if long {
+                self.put(d, row);
+            } else {
+                self.put(d, &row.map(|x| x as u32));
             }
         }
     }

@@ -102,7 +102,11 @@ impl Parser<'_> {
         let mut is_extern = false;
         loop {
             if *self.peek() == Token::End {
-                return Ok(());
+                return if self.out.version == (0, 0) {
+                    self.error("no `.version`: this is no PTX")
+                } else {
+                    Ok(())
+                };
             }
             if self.take(b';') {
                 continue;

@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::super::cx::{Cx, Row, Row64, lanes};
 use super::super::dispatch::handler;
 use super::address::{
-    LONG, OBSERVES, SIZE, Window, addresses, by_allocation, by_window, inside, offsets, offsets_in,
+    LONG, OBSERVES, SIZE, Window, addresses, by_allocation, by_window, offsets, offsets_in,
 };
 use super::check::{check_global, check_shared_sync, mark_written};
 use super::half::{Add, Brain, Half, Max as NarrowMax, Min as NarrowMin, Op};
-use super::memory::{count_global, count_shared, shared_base};
+use super::memory::{count_global, shared_pointers};
 use super::order;
 use crate::check::global::Access;
-use crate::code::{Inst, NONE};
-use crate::finding::Space;
+use crate::code::Inst;
 use crate::memory::SHARED;
 use crate::soft::bits32;
 
@@ -224,35 +223,13 @@ unsafe fn act(cx: &mut Cx<'_>, i: &Inst, pointers: &[*mut u8; 32], mask: u32) ->
     let mut old: Row64 = [0; 32];
     // SAFETY: as for handlers; `mask` has only lanes whose pointers are valid.
     unsafe {
-        let value = |x: u32, l: usize| {
-            if x == NONE {
-                0
-            } else if i.flags & LONG != 0 {
-                cx.get::<u64>(x)[l]
-            } else {
-                u64::from(cx.get::<u32>(x)[l])
-            }
-        };
+        let long = i.flags & LONG != 0;
         for l in lanes(mask) {
-            let (b, c) = (value(i.b, l), value(i.c, l));
-            old[l] = replace(pointers[l], i.flags & SIZE, |x| operation.apply(x, b, c, i.flags & LONG != 0));
+            let (b, c) = (cx.lane(i.b, l, long), cx.lane(i.c, l, long));
+            old[l] = replace(pointers[l], i.flags & SIZE, |x| operation.apply(x, b, c, long));
         }
     }
     old
-}
-
-unsafe fn deliver(cx: &mut Cx<'_>, i: &Inst, old: &Row64) {
-    if i.d == NONE {
-        return;
-    }
-    // SAFETY: as for handlers.
-    unsafe {
-        if i.flags & LONG != 0 {
-            cx.put(i.d, old);
-        } else {
-            cx.put(i.d, &old.map(|x| x as u32));
-        }
-    }
 }
 
 fn access(i: &Inst) -> Access {
@@ -279,25 +256,20 @@ unsafe fn on_global(cx: &mut Cx<'_>, i: &Inst, at: &Row64) {
         }
     });
     // SAFETY: as for handlers.
-    unsafe { deliver(cx, i, &old) };
+    unsafe { cx.put_low(i.d, &old, i.flags & LONG != 0) };
 }
 
 unsafe fn on_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = 1 << (i.flags & SIZE);
-    if cx.launch.counting {
-        count_shared(cx, at, bytes);
-    }
-    let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
+    let (ok, pointers) = shared_pointers(cx, at, bytes);
     let places = at.map(u64::from);
     order::learn(cx, i, access(i), &places, ok, order::SHARED);
     check_shared_sync(cx, at, ok, bytes, access(i));
     order::publish(cx, i, &places, ok, order::SHARED);
-    let base = shared_base(cx);
-    let pointers = at.map(|o| base.wrapping_add(o as usize));
     // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
     unsafe {
         let old = act(cx, i, &pointers, ok);
-        deliver(cx, i, &old);
+        cx.put_low(i.d, &old, i.flags & LONG != 0);
     }
 }
 

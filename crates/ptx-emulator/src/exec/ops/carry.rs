@@ -2,8 +2,7 @@
 //! borrow) is a predicate of its own.
 
 use super::super::dispatch::slow_handler;
-use crate::code::{Inst, NONE};
-use crate::exec::Cx;
+use crate::code::NONE;
 
 /// What is added, in the low bits of an instruction's flags: `a + b`, `a − b`, a half of `a·b` and `c`.
 pub(crate) const ADD: u16 = 0;
@@ -19,34 +18,18 @@ slow_handler! {
     /// `d = what the flags say + e`, `d2` the carry out.
     sum |cx, i| {
         let carried = if i.e == NONE { 0 } else { cx.pred(i.e) };
+        let long = i.flags & LONG != 0;
         let mut r = [0_u64; 32];
         let mut out = 0;
         for l in 0..32 {
-            let (a, b, c) = (value(cx, i, i.a, l), value(cx, i, i.b, l), value(cx, i, i.c, l));
+            let [a, b, c] = [i.a, i.b, i.c].map(|x| cx.lane(x, l, long));
             let (sum, carry) = step(i.flags, a, b, c, carried >> l & 1 != 0);
             r[l] = sum;
             out |= u32::from(carry) << l;
         }
-        if i.flags & LONG != 0 {
-            cx.put(i.d, &r);
-        } else {
-            cx.put(i.d, &r.map(|x| x as u32));
-        }
+        cx.put_low(i.d, &r, long);
         if i.d2 != NONE {
             cx.put_pred(i.d2, out);
-        }
-    }
-}
-
-unsafe fn value(cx: &Cx<'_>, i: &Inst, row: u32, l: usize) -> u64 {
-    // SAFETY: as for handlers.
-    unsafe {
-        if row == NONE {
-            0
-        } else if i.flags & LONG != 0 {
-            cx.get::<u64>(row)[l]
-        } else {
-            u64::from(cx.get::<u32>(row)[l])
         }
     }
 }

@@ -127,7 +127,7 @@ unsafe fn holding(cx: &Cx<'_>, i: &Inst, part: fn(u64) -> u64) -> u32 {
     let wide = matches!(kind, 4 | 5 | 8 | 14);
     let bits = |x: u32, l: usize| {
         // SAFETY: as for handlers; 64-bit types have rows of 64 bits.
-        part(unsafe { if wide { cx.get::<u64>(x)[l] } else { u64::from(cx.get::<u32>(x)[l]) } })
+        part(unsafe { cx.lane(x, l, wide) })
     };
     let signed = |bits: u64| match kind {
         6 => i64::from(bits as i16),

@@ -118,11 +118,7 @@ unsafe fn unchanged(cx: &Cx<'_>, i: &Inst, pointer: *mut u8, l: usize) -> bool {
     (0..i.lanes as usize).all(|k| {
         // SAFETY: the lane's pointer is valid.
         unsafe {
-            let value = if i.flags & LONG != 0 {
-                cx.get::<u64>(i.more[k])[l]
-            } else {
-                u64::from(cx.get::<u32>(i.more[k])[l])
-            };
+            let value = cx.lane(i.more[k], l, i.flags & LONG != 0);
             let mask = if size >= 3 { !0 } else { (1_u64 << (8 << size)) - 1 };
             read(pointer.add(k << size), size) == value & mask
         }
@@ -198,6 +194,17 @@ pub(crate) fn count_shared(cx: &mut Cx<'_>, offsets: &Row, bytes: u32) {
     tally.shared_bytes += u64::from(bytes) * u64::from(mask.count_ones());
 }
 
+/// A request to shared memory: counted, its lanes that are inside and aligned, and their pointers.
+#[inline(always)]
+pub(crate) fn shared_pointers(cx: &mut Cx<'_>, at: &Row, bytes: u32) -> (u32, [*mut u8; 32]) {
+    if cx.launch.counting {
+        count_shared(cx, at, bytes);
+    }
+    let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
+    let base = shared_base(cx);
+    (ok, at.map(|o| base.wrapping_add(o as usize)))
+}
+
 /// First byte of shared memory.
 #[inline(always)]
 pub(crate) fn shared_base(cx: &mut Cx<'_>) -> *mut u8 {
@@ -207,10 +214,7 @@ pub(crate) fn shared_base(cx: &mut Cx<'_>) -> *mut u8 {
 #[inline(always)]
 unsafe fn load_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = bytes_of(i);
-    if cx.launch.counting {
-        count_shared(cx, at, bytes);
-    }
-    let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
+    let (ok, pointers) = shared_pointers(cx, at, bytes);
     if i.flags & SYNC != 0 {
         order::learn(cx, i, Access::Poll, &at.map(u64::from), ok, order::SHARED);
     }
@@ -219,8 +223,6 @@ unsafe fn load_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     } else {
         check_shared_sync(cx, at, ok, bytes, Access::Poll);
     }
-    let base = shared_base(cx);
-    let pointers = at.map(|o| base.wrapping_add(o as usize));
     // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
     unsafe { load(cx, i, &pointers, ok) };
 }
@@ -228,12 +230,7 @@ unsafe fn load_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
 #[inline(always)]
 unsafe fn store_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = bytes_of(i);
-    if cx.launch.counting {
-        count_shared(cx, at, bytes);
-    }
-    let ok = inside(cx, at, bytes, cx.launch.shared_bytes, Space::Shared);
-    let base = shared_base(cx);
-    let pointers = at.map(|o| base.wrapping_add(o as usize));
+    let (ok, pointers) = shared_pointers(cx, at, bytes);
     if i.flags & STRONG == 0 {
         // SAFETY: lanes of `ok` are inside the block's shared memory and aligned.
         check_shared_write(cx, at, ok, bytes, |cx, l| unsafe { unchanged(cx, i, pointers[l], l) });
@@ -247,20 +244,23 @@ unsafe fn store_shared(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     unsafe { store(cx, i, &pointers, ok) };
 }
 
-/// Pointers to each lane's own local memory.
-fn local_pointers(cx: &mut Cx<'_>, at: &Row) -> [*mut u8; 32] {
-    let window = cx.launch.code.local_bytes as usize;
+/// An access to each lane's own local memory: counted, its lanes that are inside and aligned, and their pointers.
+fn local_pointers(cx: &mut Cx<'_>, at: &Row, bytes: u32) -> (u32, [*mut u8; 32]) {
+    if cx.launch.counting {
+        let lanes = u64::from(cx.mask.count_ones());
+        cx.tally().bytes += u64::from(bytes) * lanes;
+    }
+    let window = cx.launch.code.local_bytes;
+    let ok = inside(cx, at, bytes, window, Space::Local);
     let base: *mut u8 = cx.warp.local.as_mut_ptr().cast();
-    std::array::from_fn(|l| base.wrapping_add(l * window + at[l] as usize))
+    (ok, std::array::from_fn(|l| base.wrapping_add(l * window as usize + at[l] as usize)))
 }
 
 #[inline(always)]
 unsafe fn load_local(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = bytes_of(i);
-    count_local(cx, bytes);
-    let ok = inside(cx, at, bytes, cx.launch.code.local_bytes, Space::Local);
+    let (ok, pointers) = local_pointers(cx, at, bytes);
     check_local(cx, at, ok, bytes);
-    let pointers = local_pointers(cx, at);
     // SAFETY: lanes of `ok` are inside their thread's local memory; windows are multiples of 16 bytes, so aligned offsets
     // are aligned pointers.
     unsafe { load(cx, i, &pointers, ok) };
@@ -269,19 +269,10 @@ unsafe fn load_local(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
 #[inline(always)]
 unsafe fn store_local(cx: &mut Cx<'_>, i: &Inst, at: &Row) {
     let bytes = bytes_of(i);
-    count_local(cx, bytes);
-    let ok = inside(cx, at, bytes, cx.launch.code.local_bytes, Space::Local);
+    let (ok, pointers) = local_pointers(cx, at, bytes);
     mark_local(cx, at, ok, bytes);
-    let pointers = local_pointers(cx, at);
     // SAFETY: as for loads.
     unsafe { store(cx, i, &pointers, ok) };
-}
-
-fn count_local(cx: &mut Cx<'_>, bytes: u32) {
-    if cx.launch.counting {
-        let lanes = u64::from(cx.mask.count_ones());
-        cx.tally().bytes += u64::from(bytes) * lanes;
-    }
 }
 
 handler! {

@@ -2,6 +2,7 @@
 
 use super::super::cx::Lane;
 use super::super::dispatch::handler;
+use super::{Map1, map, map1, map2};
 use crate::code::Handler;
 use crate::ptx::Class;
 
@@ -13,52 +14,39 @@ handler! {
     }
 }
 
-handler! {
-    /// `d = a + imm`: addresses of variables, `cvta`.
-    offset |cx, i| {
-        let mut r = [0_u64; 32];
-        let a = cx.get::<u64>(i.a);
-        for l in 0..32 {
-            r[l] = a[l].wrapping_add(i.imm as u64);
+/// `d = a + imm`.
+macro_rules! offsets {
+    ($($name:ident: $t:ty;)*) => { $(
+        pub(crate) struct $name;
+        impl Map1 for $name {
+            type A = $t;
+            type D = $t;
+            #[inline(always)]
+            fn f(a: $t, imm: i64) -> $t {
+                a.wrapping_add(imm as $t)
+            }
         }
-        cx.put(i.d, &r);
-    }
+    )* };
 }
 
-handler! {
-    /// `d = a + imm` in 32 bits.
-    offset32 |cx, i| {
-        let mut r = [0_u32; 32];
-        let a = cx.get::<u32>(i.a);
-        for l in 0..32 {
-            r[l] = a[l].wrapping_add(i.imm as u32);
-        }
-        cx.put(i.d, &r);
-    }
+offsets! {
+    Offset64: u64;
+    Offset32: u32;
 }
 
-handler! {
-    /// `mov.b64 d, {lo, hi}`.
-    pack64 |cx, i| {
-        let (a, b) = (cx.get::<u32>(i.a), cx.get::<u32>(i.b));
-        let mut r = [0_u64; 32];
-        for l in 0..32 {
-            r[l] = u64::from(a[l]) | u64::from(b[l]) << 32;
-        }
-        cx.put(i.d, &r);
-    }
+map! {
+    Pack64: u32, u32 => u64 = |low, high| u64::from(low) | u64::from(high) << 32;
+    Pack32: u32, u32 => u32 = |low, high| (low & 0xffff) | high << 16;
 }
 
-handler! {
-    /// `mov.b32 d, {lo, hi}`.
-    pack32 |cx, i| {
-        let (a, b) = (cx.get::<u32>(i.a), cx.get::<u32>(i.b));
-        let mut r = [0_u32; 32];
-        for l in 0..32 {
-            r[l] = (a[l] & 0xffff) | b[l] << 16;
-        }
-        cx.put(i.d, &r);
-    }
+/// `d = a + imm`, for `cvta`.
+pub(crate) fn offset(class: Class) -> Handler {
+    if class == Class::B64 { map1::<Offset64>() } else { map1::<Offset32>() }
+}
+
+/// `mov.b64 d, {lo, hi}`, `mov.b32 d, {lo, hi}`.
+pub(crate) fn pack(class: Class) -> Handler {
+    if class == Class::B64 { map2::<Pack64>() } else { map2::<Pack32>() }
 }
 
 handler! {
@@ -186,11 +174,7 @@ handler! {
                     r[l] = read((base[l] as usize).wrapping_add(i.imm as usize).wrapping_add(k * bytes));
                 }
             }
-            if i.flags & 512 != 0 {
-                cx.put(*d, &r);
-            } else {
-                cx.put(*d, &r.map(|x| x as u32));
-            }
+            cx.put_low(*d, &r, i.flags & 512 != 0);
         }
     }
 }
