@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rayon::prelude::*;
 use serde_json::json;
 
 use super::inputs::{ExifFlag, Weights};
@@ -16,6 +15,7 @@ use crate::formats::background::{Job, writing_in_background};
 use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
 use crate::formats::label_png::{voc_colour, write_class_list, write_labels};
 use crate::nn::SegmentationNet;
+use crate::pipeline::images::each;
 use crate::pipeline::networks::{Loaded, WeightFile};
 use crate::pipeline::segment::segment_image;
 use crate::progress::check_interrupted;
@@ -88,11 +88,7 @@ impl Segment {
                     Err(e) => return Err(e),
                 })
             };
-            if loaded.network.backbone.is_narrow() {
-                photographs.par_iter().map(one).collect()
-            } else {
-                photographs.iter().map(one).collect()
-            }
+            each(&photographs, loaded.network.backbone.is_narrow(), one)
         })?;
         stage.finish();
         self.report(&photographs, done)

@@ -50,6 +50,18 @@ pub fn check_folder_classes(folder: &Path, data: &Dataset) -> Result<()> {
     }
 }
 
+/// `work` on every item: several at a time, or one after the other.
+///
+/// # Errors
+/// The first failure.
+pub(crate) fn each<'a, T: Sync, R: Send>(
+    items: &'a [T],
+    together: bool,
+    work: impl Fn(&'a T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    if together { items.par_iter().map(&work).collect() } else { items.iter().map(work).collect() }
+}
+
 /// Runs `work` on every image: several at a time where one image does not fill the threads, one after
 /// the other where its activations would fill the memory. Each image's result depends on that image
 /// alone, so the order does not matter. Outputs are written in the background.
@@ -85,11 +97,7 @@ pub fn for_each_image<'a>(
             stage.advance(1);
             Ok(count)
         };
-        if together {
-            data.samples.par_iter().map(one).collect::<Result<Vec<_>>>()
-        } else {
-            data.samples.iter().map(one).collect()
-        }
+        each(&data.samples, together, one)
     })?;
     stage.finish();
     let done = counts.iter().fold(StageCount::default(), |sum, one| StageCount {

@@ -37,6 +37,26 @@ pub fn scaled(size: usize, scale: f64) -> usize {
     ((size as f64 * scale).round_ties_even() as usize).max(1)
 }
 
+/// Calls `pass` with the image at each scale and, if `flip`, with each of those mirrored; the flag says which.
+///
+/// # Errors
+/// What `pass` fails with; a scale that leaves no picture that can be made.
+pub fn for_each_pass(
+    image: &RgbImage,
+    scales: &[f64],
+    flip: bool,
+    mut pass: impl FnMut(&RgbImage, bool) -> Result<()>,
+) -> Result<()> {
+    for &scale in scales {
+        let resized = resize_cubic(image, scaled(image.width, scale), scaled(image.height, scale))?;
+        pass(&resized, false)?;
+        if flip {
+            pass(&mirror(&resized), true)?;
+        }
+    }
+    Ok(())
+}
+
 /// Maps of the classes `present` (0 = the first after background) for one image, L×H×W at image size,
 /// each with maximum 1.
 ///
@@ -56,28 +76,22 @@ pub fn class_maps_of(
     }
     let (h, w) = (image.height, image.width);
     let mut sum = vec![0f32; present.len() * h * w];
-    for &scale in &settings.scales {
-        let resized = resize_cubic(image, scaled(w, scale), scaled(h, scale))?;
-        for flipped in [false, true] {
-            if flipped && !settings.flip {
-                continue;
-            }
-            let input = if flipped { mirror(&resized) } else { resized.clone() };
-            let output = network.infer(parameters, normalize(&input))?;
-            let [_, gh, gw, c] = output.class_activation_maps.nhwc("class activation maps")?;
-            for (plane, &class) in present.iter().enumerate() {
-                let map = output.class_activation_maps.data();
-                let map: Vec<f32> = (0..gh * gw).map(|p| map[p * c + class]).collect();
-                let map = bilinear_resize_plane(&map, gh, gw, 1, h, w)?;
-                let target = &mut sum[plane * h * w..][..h * w];
-                for (target, source) in target.chunks_mut(w).zip(map.chunks(w)) {
-                    for x in 0..w {
-                        target[x] += source[if flipped { w - 1 - x } else { x }];
-                    }
+    for_each_pass(image, &settings.scales, settings.flip, |input, flipped| {
+        let output = network.infer(parameters, normalize(input))?;
+        let [_, gh, gw, c] = output.class_activation_maps.nhwc("class activation maps")?;
+        for (plane, &class) in present.iter().enumerate() {
+            let map = output.class_activation_maps.data();
+            let map: Vec<f32> = (0..gh * gw).map(|p| map[p * c + class]).collect();
+            let map = bilinear_resize_plane(&map, gh, gw, 1, h, w)?;
+            let target = &mut sum[plane * h * w..][..h * w];
+            for (target, source) in target.chunks_mut(w).zip(map.chunks(w)) {
+                for x in 0..w {
+                    target[x] += source[if flipped { w - 1 - x } else { x }];
                 }
             }
         }
-    }
+        Ok(())
+    })?;
     let mut maps = Tensor::new(&[present.len(), h, w], sum)?;
     class_maps::normalize(&mut maps, if preset == Preset::Psa { 1e-5 } else { 0.0 })?;
     Ok(maps)

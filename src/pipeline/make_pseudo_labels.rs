@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::{Config, Preset, Refine, WalkConfig};
 use crate::data::Dataset;
-use crate::data::augment::{mirror, normalize, resize_cubic};
+use crate::data::augment::normalize;
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::{write_class_list, write_labels};
@@ -22,7 +22,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
-use super::make_cams::{read_class_maps, scaled};
+use super::make_cams::{for_each_pass, read_class_maps};
 
 /// The affinities of an image, P×h×w, and the pairs that they are of. Under the border rule `psa` the pairs
 /// at the border do not exist here either, as in the authors' code.
@@ -64,21 +64,16 @@ fn features_of(
     }
     let (h, w) = (image.height.div_ceil(STRIDE), image.width.div_ceil(STRIDE));
     let mut passes = Vec::new();
-    for &scale in scales {
-        let resized = resize_cubic(image, scaled(image.width, scale), scaled(image.height, scale))?;
-        for flipped in [false, true] {
-            if flipped && !flip {
-                continue;
-            }
-            let features = if flipped { pass(&mirror(&resized))? } else { pass(&resized)? };
-            let [_, gh, gw, k] = features.nhwc("features")?;
-            let mut on_grid = bilinear_resize_plane(features.data(), gh, gw, k, h, w)?;
-            if flipped {
-                on_grid.chunks_exact_mut(w * k).for_each(|row| mirror_row(row, k));
-            }
-            passes.push(on_grid);
+    for_each_pass(image, scales, *flip, |input, flipped| {
+        let features = pass(input)?;
+        let [_, gh, gw, k] = features.nhwc("features")?;
+        let mut on_grid = bilinear_resize_plane(features.data(), gh, gw, k, h, w)?;
+        if flipped {
+            on_grid.chunks_exact_mut(w * k).for_each(|row| mirror_row(row, k));
         }
-    }
+        passes.push(on_grid);
+        Ok(())
+    })?;
     let k = network.features();
     // The sum over all channels is that of the passes; the mean needs no factor.
     let factor = if config.affinity.reduction == Reduction::Sum { 1.0 / passes.len() as f32 } else { 1.0 };
@@ -215,6 +210,7 @@ pub fn make_pseudo_labels(
 mod tests {
     use super::*;
     use crate::config::Width;
+    use crate::data::augment::{mirror, resize_cubic};
     use crate::nn::Network;
     use crate::pipeline::networks::affinity_net;
     use crate::rng::{Purpose, Stream};

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::Result;
 use crate::config::Config;
 use crate::data::Dataset;
-use crate::data::augment::{mirror, normalize, resize_cubic};
+use crate::data::augment::normalize;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::{write_class_list, write_labels};
 use crate::nn::SegmentationNet;
@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 
 use super::images::{Outcome, StageCount, for_each_image};
-use super::make_cams::scaled;
+use super::make_cams::for_each_pass;
 
 /// Class probabilities of one image, C×H×W.
 pub fn probabilities_of(
@@ -31,25 +31,19 @@ pub fn probabilities_of(
     let (h, w, c) = (image.height, image.width, network.classes);
     let mut sum = vec![0f32; c * h * w];
     let mut passes = 0;
-    for &scale in &config.segmentation.scales {
-        let resized = resize_cubic(image, scaled(w, scale), scaled(h, scale))?;
-        for flipped in [false, true] {
-            if flipped && !config.segmentation.flip {
-                continue;
-            }
-            let input = if flipped { mirror(&resized) } else { resized.clone() };
-            let logits = network.infer(parameters, normalize(&input))?.logits;
-            let [_, gh, gw, _] = logits.nhwc("logits")?;
-            let large = bilinear_resize_plane(logits.data(), gh, gw, c, h, w)?;
-            let p = softmax(&Tensor::new(&[h, w, c], large)?)?;
-            for (pixel, p) in p.data().chunks_exact(c).enumerate() {
-                let (y, x) = (pixel / w, pixel % w);
-                let at = y * w + if flipped { w - 1 - x } else { x };
-                p.iter().enumerate().for_each(|(class, p)| sum[class * h * w + at] += p);
-            }
-            passes += 1;
+    for_each_pass(image, &config.segmentation.scales, config.segmentation.flip, |input, flipped| {
+        let logits = network.infer(parameters, normalize(input))?.logits;
+        let [_, gh, gw, _] = logits.nhwc("logits")?;
+        let large = bilinear_resize_plane(logits.data(), gh, gw, c, h, w)?;
+        let p = softmax(&Tensor::new(&[h, w, c], large)?)?;
+        for (pixel, p) in p.data().chunks_exact(c).enumerate() {
+            let (y, x) = (pixel / w, pixel % w);
+            let at = y * w + if flipped { w - 1 - x } else { x };
+            p.iter().enumerate().for_each(|(class, p)| sum[class * h * w + at] += p);
         }
-    }
+        passes += 1;
+        Ok(())
+    })?;
     sum.iter_mut().for_each(|v| *v /= passes as f32);
     let p = Tensor::new(&[c, h, w], sum)?;
     if config.segmentation.crf { DenseCrf::new(image, &config.crf.options)?.infer(&p) } else { Ok(p) }
