@@ -16,9 +16,12 @@
 // Each has a twin affinity_distance_* that leaves d. Loss and gradient take d and any stencil:
 //
 //       affinity_count_u32               pairs of each kind, from the labels alone: integers, so atomics keep the bits
+//       affinity_weights_f32             from those, what one pair of each kind weighs in the loss
 //       affinity_loss_f32                d → dL/dd, and sums of the loss a block and kind in a fixed tree
+//       affinity_parts_f32               the loss and its parts from the sums
 //       affinity_backward_gather_f32     one thread a value of df, from both sides of its pixel; no atomics. L1 and L2:
-//                                        2P loads of f a value
+//                                        2P loads of f and of slopes a value
+//       affinity_backward_tiled_f32      tiles in shared memory, 16 channels a thread: a slope is read once for 16; radius 5
 #include "common.cuh"
 
 namespace {
@@ -201,6 +204,18 @@ affinity_count_u32(const unsigned char *__restrict__ labels, const int *__restri
     }
 }
 
+// Share of a kind in the loss, before it is divided by the kind's pairs.
+__device__ __forceinline__ float share(int kind, int form) { return (kind == NEGATIVE ? 2.0f : 1.0f) * (form == PSA ? 0.25f : 1.0f); }
+__device__ __forceinline__ float divisor(unsigned count, int form) {
+    return form == PSA ? float(count) + PSA_EPSILON : fmaxf(float(count), 1.0f);
+}
+
+// weights[kind]. Grid 1, block 32.
+extern "C" __global__ void __launch_bounds__(WARP)
+affinity_weights_f32(const unsigned *__restrict__ counts, float *__restrict__ weights, int form) {
+    if (threadIdx.x < NO_PAIR) weights[threadIdx.x] = share(threadIdx.x, form) / divisor(counts[threadIdx.x], form);
+}
+
 // Loss of one pair at distance d, and its slope, before the kind's weight.
 __device__ __forceinline__ float2 pair_loss(Kind kind, Form form, float d) {
     if (kind == NEGATIVE) {
@@ -250,13 +265,34 @@ affinity_loss_f32(const float *d, const unsigned char *__restrict__ labels, cons
     }
 }
 
+// loss[0]; parts[kind] = mean loss of that kind, parts[3 + kind] = the bits of its count. Sums of `blocks` blocks, joined in
+// a fixed tree. Grid 1, block 256.
+extern "C" __global__ void __launch_bounds__(PAIR_THREADS)
+affinity_parts_f32(const float *__restrict__ sums, const unsigned *__restrict__ counts, float *__restrict__ loss, float *__restrict__ parts,
+                   int blocks, int form) {
+    __shared__ float scratch[PAIR_THREADS / WARP];
+    float total = 0.0f;
+    for (int k = 0; k < NO_PAIR; ++k) {
+        float sum = 0.0f;
+        for (int block = threadIdx.x; block < blocks; block += PAIR_THREADS) sum += sums[block * NO_PAIR + k];
+        const float mean = block_sum<PAIR_THREADS>(sum, scratch) / divisor(counts[k], form);
+        total = fmaf(share(k, form), mean, total);
+        if (threadIdx.x == 0) {
+            parts[k] = mean;
+            parts[NO_PAIR + k] = __uint_as_float(counts[k]);
+        }
+    }
+    if (threadIdx.x == 0) loss[0] = total;
+}
+
 // ---- backward -------------------------------------------------------------------------------------------------------
 
 // df[n,y,x,k] = scale · Σ_o [ s(o, p)·sgn(f(p) − f(p+o)) + s(o, p−o)·sgn(f(p) − f(p−o)) ], sgn(0) = 0: `slopes` from
-// affinity_loss_f32, `scale` the loss's own gradient. Grid ⌈N·h·w·K / 256⌉, block 256.
+// affinity_loss_f32, `scale` the loss's own gradient, one number on the device. Grid ⌈N·h·w·K / 256⌉, block 256.
 extern "C" __global__ void __launch_bounds__(PAIR_THREADS)
 affinity_backward_gather_f32(const float *__restrict__ f, const float *__restrict__ slopes, const int *__restrict__ offsets,
-                             float *__restrict__ df, int images, int height, int width, int channels, int planes, float scale) {
+                             const float *__restrict__ scale, float *__restrict__ df, int images, int height, int width, int channels,
+                             int planes) {
     const int index = blockIdx.x * PAIR_THREADS + threadIdx.x;
     if (index >= images * height * width * channels) return;
     const int pixel = index / channels;
@@ -275,5 +311,79 @@ affinity_backward_gather_f32(const float *__restrict__ f, const float *__restric
             sum += own > other ? plane[-step] : own < other ? -plane[-step] : 0.0f;
         }
     }
-    df[index] = scale * sum;
+    df[index] = scale[0] * sum;
+}
+
+// As above, by tiles: a block keeps 8×16 pixels and their neighbours on all sides in shared memory, 16 channels at a time;
+// each thread has its pixel's 16 values and 16 sums in registers, and reads each pair's slope once for all of them. The
+// same order of addition, so the same bits. Grid (⌈w / 16⌉, ⌈h / 8⌉, N), block 128.
+constexpr int BACK_DEPTH = 16;             // channels at a time
+constexpr int BACK_STEP = BACK_DEPTH + 4;  // floats from pixel to pixel, a pad as above
+constexpr int WIDE_HEIGHT = TILE_HEIGHT + 2 * REACH, WIDE_WIDTH = TILE_WIDTH + 2 * REACH;
+
+// sum += s·sgn(own − other)
+__device__ __forceinline__ void add_sign(float &sum, float s, float own, float other) {
+    sum += own > other ? s : own < other ? -s : 0.0f;
+}
+
+extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+affinity_backward_tiled_f32(const float *__restrict__ f, const float *__restrict__ slopes, const float *__restrict__ scale,
+                            float *__restrict__ df, int height, int width, int channels) {
+    alignas(16) __shared__ float tile[WIDE_HEIGHT * WIDE_WIDTH * BACK_STEP];
+    const int top = blockIdx.y * TILE_HEIGHT, left = blockIdx.x * TILE_WIDTH;
+    const int ty = threadIdx.x / TILE_WIDTH, tx = threadIdx.x % TILE_WIDTH, y = top + ty, x = left + tx;
+    const int first_pixel = blockIdx.z * height * width, plane_size = height * width;
+    const float *own_slopes = slopes + first_pixel * PLANES + y * width + x;
+    const float *own = tile + ((ty + REACH) * WIDE_WIDTH + tx + REACH) * BACK_STEP;
+    const bool whole = channels % 4 == 0, inside = y < height && x < width;
+    const float by = scale[0];
+    for (int first = 0; first < channels; first += BACK_DEPTH) {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < WIDE_HEIGHT * WIDE_WIDTH * (BACK_DEPTH / 4); i += TILE_THREADS) {
+            const int pixel = i / (BACK_DEPTH / 4), k = i % (BACK_DEPTH / 4) * 4;
+            const int py = top - REACH + pixel / WIDE_WIDTH, px = left - REACH + pixel % WIDE_WIDTH;
+            const bool there = unsigned(py) < unsigned(height) && unsigned(px) < unsigned(width);
+            const float4 v = there ? load_four(f + (first_pixel + py * width + px) * channels, first + k, channels, whole)
+                                   : make_float4(0, 0, 0, 0);
+            write_four(tile + pixel * BACK_STEP + k, v);
+        }
+        __syncthreads();
+        if (inside) {
+            float sum[BACK_DEPTH], mine[BACK_DEPTH];
+#pragma unroll
+            for (int k = 0; k < BACK_DEPTH; k += 4) {
+                const float4 v = read_four(own + k);
+                mine[k] = v.x, mine[k + 1] = v.y, mine[k + 2] = v.z, mine[k + 3] = v.w;
+                sum[k] = sum[k + 1] = sum[k + 2] = sum[k + 3] = 0.0f;
+            }
+            rolled_stencil([&](int plane, int dy, int dx) {
+                // A slope is 0 where there is no pair.
+                const bool behind = y >= dy && unsigned(x - dx) < unsigned(width);
+                const float ahead_slope = own_slopes[plane * plane_size];
+                const float behind_slope = behind ? own_slopes[plane * plane_size - dy * width - dx] : 0.0f;
+                const int step = (dy * WIDE_WIDTH + dx) * BACK_STEP;
+#pragma unroll
+                for (int k = 0; k < BACK_DEPTH; k += 4) {
+                    const float4 a = read_four(own + step + k), b = read_four(own - step + k);
+                    add_sign(sum[k], ahead_slope, mine[k], a.x), add_sign(sum[k], behind_slope, mine[k], b.x);
+                    add_sign(sum[k + 1], ahead_slope, mine[k + 1], a.y), add_sign(sum[k + 1], behind_slope, mine[k + 1], b.y);
+                    add_sign(sum[k + 2], ahead_slope, mine[k + 2], a.z), add_sign(sum[k + 2], behind_slope, mine[k + 2], b.z);
+                    add_sign(sum[k + 3], ahead_slope, mine[k + 3], a.w), add_sign(sum[k + 3], behind_slope, mine[k + 3], b.w);
+                }
+            });
+            float *target = df + (first_pixel + y * width + x) * channels;
+#pragma unroll
+            for (int k = 0; k < BACK_DEPTH; k += 4) {
+                const int c = first + k;
+                if (whole) {
+                    if (c < channels) write_four(target + c, make_float4(by * sum[k], by * sum[k + 1], by * sum[k + 2], by * sum[k + 3]));
+                    continue;
+                }
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    if (c + j < channels) target[c + j] = by * sum[k + j];
+            }
+        }
+        __syncthreads();
+    }
 }

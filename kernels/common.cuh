@@ -37,6 +37,9 @@ INTRINSIC uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 INTRINSIC uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 INTRINSIC float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+// A product and a sum with a rounding each, where fusing them would give other bits than the CPU's.
+INTRINSIC float __fmul_rn(float a, float b) { return __nvvm_mul_rn_f(a, b); }
+INTRINSIC float __fadd_rn(float a, float b) { return __nvvm_add_rn_f(a, b); }
 INTRINSIC float fabsf(float x) { return __builtin_fabsf(x); }
 INTRINSIC float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
 INTRINSIC float fminf(float a, float b) { return __builtin_fminf(a, b); }

@@ -8,15 +8,15 @@
 // x N×H×W×I, w O×KH×KW×I, y N×H'×W'×O; bias (O) and add (like y: the shortcut) may be null. Every rung takes every
 // shape. A 1×1 convolution of stride 1 is a matrix product, and these are then its rungs.
 //
-// From rung 2 on a kernel goes both ways. With `backward` it computes
+// From rung 1 on a kernel goes both ways. With `backward` it computes
 //
 //   dx = add + Σ over the outputs that saw each pixel;  source dy, target dx, weight I×KH×KW×O
 //   (conv2d_transpose_weight_* of w), and the shape is forward's still.
 //
 // rung  kernel                        idea                                           bounded by
 // 0     conv2d_forward_direct_f32     one thread one output                          L1 and L2: two loads a multiply-add
-// 1     conv2d_forward_tiled_f32      16×16 outputs share 16-deep slices of both     shared memory: two loads a
-//                                     operands through shared memory                 multiply-add
+// 1     conv2d_tiled_f32              16×16 outputs share 16-deep slices of both     shared memory: two loads a
+//       conv2d_weight_tiled_f32       operands through shared memory                 multiply-add
 // 2     conv2d_blocks_f32             128×128 outputs a block, 8×8 a thread in       issue of multiply-adds: 16 of them a
 //                                     registers, 16-byte loads everywhere            16-byte shared load
 //
@@ -54,38 +54,76 @@ conv2d_forward_direct_f32(const float *__restrict__ x, const float *__restrict__
 
 constexpr int TILE = 16; // outputs each way, and depth
 
-// Grid (⌈N·H'·W' / 16⌉, ⌈O / 16⌉), block 256.
+// Both directions: see the head of the file. Forward: grid (⌈N·H'·W' / 16⌉, ⌈O / 16⌉), block 256. Backward: grid
+// (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 16⌉, ⌈I / 16⌉, stride²).
 extern "C" __global__ void __launch_bounds__(TILE *TILE)
-conv2d_forward_tiled_f32(const float *__restrict__ x, const float *__restrict__ w, const float *__restrict__ bias,
-                         const float *__restrict__ add, float *__restrict__ y, CONV2D_PARAMETERS) {
-    __shared__ float source[TILE][TILE];     // [row][channel]
-    __shared__ float weight[TILE][TILE + 1]; // [column][channel], a pad so that a column of it spans all banks
-    const int lane = threadIdx.x % TILE, line = threadIdx.x / TILE;
+conv2d_tiled_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
+                 const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
+    __shared__ float left[TILE][TILE];      // [row][channel]
+    __shared__ float right[TILE][TILE + 1]; // [column][channel], a pad so that a column of it spans all banks
+    __shared__ Product p;
+    if (threadIdx.x == 0) p = product(CONV2D_SHAPE, backward);
+    __syncthreads();
+    const int lane = threadIdx.x % TILE, line = threadIdx.x / TILE, depth = p.channels;
     const int row = blockIdx.x * TILE + line, column = blockIdx.y * TILE + lane;
     const int loaded = blockIdx.y * TILE + line; // the column whose weights this thread loads
-    const int q = row % out_width, rest = row / out_width, p = rest % out_height, n = rest / out_height;
+    const Row at = source_row(p, row);
     float sum = 0.0f;
-    for (int r = 0; r < kernel_height; ++r) {
-        for (int s = 0; s < kernel_width; ++s) {
-            const int iy = p * stride + r * dilation - padding, ix = q * stride + s * dilation - padding;
-            const bool inside = n < batch && unsigned(iy) < unsigned(height) && unsigned(ix) < unsigned(width);
-            const int from = ((n * height + iy) * width + ix) * channels;
-            const int at = ((loaded * kernel_height + r) * kernel_width + s) * channels;
-            for (int i = lane; i - lane < channels; i += TILE) {
-                source[line][lane] = inside && i < channels ? x[from + i] : 0.0f;
-                weight[line][lane] = loaded < out_channels && i < channels ? w[at + i] : 0.0f;
+    for (int r = 0; r < p.y.taps; ++r) {
+        for (int s = 0; s < p.x.taps; ++s) {
+            const int y = at.y + r * p.y.source_tap, x = at.x + s * p.x.source_tap;
+            const bool inside = unsigned(y) < unsigned(p.y.source_size) && unsigned(x) < unsigned(p.x.source_size);
+            const int from = ((at.image * p.y.source_size + y) * p.x.source_size + x) * depth;
+            const int tap = (p.y.tap + r * p.y.tap_step) * p.kernel_width + p.x.tap + s * p.x.tap_step;
+            const int weights = (loaded * p.kernel_size + tap) * depth;
+            for (int i = lane; i - lane < depth; i += TILE) {
+                left[line][lane] = inside && i < depth ? source[from + i] : 0.0f;
+                right[line][lane] = loaded < p.columns && i < depth ? weight[weights + i] : 0.0f;
                 __syncthreads();
+                // Four at a time, so that few channels are no more work than they need.
+                const int left_over = min(TILE, depth - (i - lane));
+#pragma unroll 1
+                for (int four = 0; four < left_over; four += 4)
 #pragma unroll
-                for (int k = 0; k < TILE; ++k) sum = fmaf(source[line][k], weight[lane][k], sum);
+                    for (int k = 0; k < 4; ++k) sum = fmaf(left[line][four + k], right[lane][four + k], sum);
                 __syncthreads();
             }
         }
     }
-    if (n >= batch || column >= out_channels) return;
-    const int at = row * out_channels + column;
+    if (row >= p.rows || column >= p.columns) return;
+    const int out = target_pixel(p, row) * p.columns + column;
     if (bias) sum += bias[column];
-    if (add) sum += add[at];
-    y[at] = sum;
+    if (add) sum += add[out];
+    target[out] = sum;
+}
+
+// The gradient for the weight by the same idea: see conv2d_weight.cu, whose rungs need sm_80. A block computes 16×16 of one
+// tap's O×I values over `range` pixels, 16 at a time; parts R×O×KH×KW×I, R = ⌈N·H'·W' / range⌉, are added by sum_parts_f32
+// in their order. Grid (⌈O / 16⌉, KH·KW·⌈I / 16⌉, R), block 256. Bounded by shared memory: two loads a multiply-add.
+extern "C" __global__ void __launch_bounds__(TILE *TILE)
+conv2d_weight_tiled_f32(const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ parts, CONV2D_PARAMETERS, int range) {
+    __shared__ float left[TILE][TILE];  // [pixel][output channel]
+    __shared__ float right[TILE][TILE]; // [pixel][input channel]
+    const int lane = threadIdx.x % TILE, line = threadIdx.x / TILE;
+    const int tiles_i = tiles(channels, TILE), tap = blockIdx.y / tiles_i;
+    const int first_o = blockIdx.x * TILE, first_i = blockIdx.y % tiles_i * TILE;
+    const int move_y = tap / kernel_width * dilation - padding, move_x = tap % kernel_width * dilation - padding;
+    const int begin = blockIdx.z * range, end = min(begin + range, batch * out_height * out_width);
+    float sum = 0.0f;
+    for (int first = begin; first < end; first += TILE) {
+        const int pixel = first + line;
+        const int q = pixel % out_width, rest = pixel / out_width, p = rest % out_height, n = rest / out_height;
+        const int iy = p * stride + move_y, ix = q * stride + move_x;
+        const bool inside = pixel < end && unsigned(iy) < unsigned(height) && unsigned(ix) < unsigned(width);
+        left[line][lane] = pixel < end && first_o + lane < out_channels ? dy[pixel * out_channels + first_o + lane] : 0.0f;
+        right[line][lane] = inside && first_i + lane < channels ? x[((n * height + iy) * width + ix) * channels + first_i + lane] : 0.0f;
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < TILE; ++k) sum = fmaf(left[k][line], right[k][lane], sum);
+        __syncthreads();
+    }
+    const int o = first_o + line, i = first_i + lane;
+    if (o < out_channels && i < channels) parts[((blockIdx.z * out_channels + o) * kernel_height * kernel_width + tap) * channels + i] = sum;
 }
 
 // ---- rung 2 ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 // `range` alone. The operands lie pixel by pixel, as they come: a stage holds DEPTH pixels of 128 channels of each.
 //
 // rung  kernel                       idea                                             bounded by
+// 1     conv2d_weight_tiled_f32      in conv2d.cu: 16×16 outputs, from sm_75          shared memory
 // 3     conv2d_weight_async_f32      8×8 outputs a thread, slices copied in the       issue of multiply-adds
 //                                    background
 // 4     conv2d_weight_mma_tf32       mma.sync 16×8×8; fragments are read value by     shared memory: 24 loads for 16 mma

@@ -10,12 +10,16 @@
 //!
 //! β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
 
+pub(crate) mod cuda;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::device::cuda::{Argument, Gpu};
 use crate::math::powf_f64;
-use crate::tensor::{CHUNK, Tensor};
+use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
 
 const BETA1: f64 = 0.9;
@@ -39,6 +43,29 @@ pub struct Optimizer {
     rule: Rule,
     steps: u64,
     state: BTreeMap<usize, Vec<Tensor>>,
+}
+
+/// One parameter's part in a step.
+pub struct Update<'a> {
+    /// Its position, which names its state.
+    pub index: usize,
+    /// Its value.
+    pub parameter: &'a mut Tensor,
+    /// The loss's gradient, of the same shape, in the same place.
+    pub gradient: &'a Tensor,
+    /// η.
+    pub rate: f32,
+    /// λ.
+    pub decay: f32,
+}
+
+/// What a step met or made that is no number, by the parameter's position. Nothing may be kept of such a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFinite {
+    /// The last of the gradients that has one: backward met it first.
+    Gradient(usize),
+    /// The first of the parameters that has one after the step.
+    Parameter(usize),
 }
 
 impl Optimizer {
@@ -69,13 +96,80 @@ impl Optimizer {
         }
     }
 
-    /// Counts a step; call once before the parameters of a step are updated.
-    pub fn begin_step(&mut self) {
+    /// One step of all parameters that have a gradient, in ascending order of their positions. Looks for what is no
+    /// number on the way; where a gradient has one, parameters on the CPU are left as they are.
+    ///
+    /// # Errors
+    /// Tensors in different places; the device's.
+    pub fn update(&mut self, updates: &mut [Update<'_>]) -> Result<Option<NotFinite>> {
         self.steps += 1;
+        let tensors: Vec<&Tensor> = updates.iter().flat_map(|u| [&*u.parameter, u.gradient]).collect();
+        if let Some(gpu) = place("optimiser", &tensors)?.cloned() {
+            return self.update_on_device(&gpu, updates);
+        }
+        if let Some(bad) = updates.iter().rev().find(|u| !u.gradient.is_finite()) {
+            return Ok(Some(NotFinite::Gradient(bad.index)));
+        }
+        for u in updates.iter_mut() {
+            self.step(u.index, u.parameter, u.gradient, u.rate, u.decay);
+        }
+        let bad = updates.iter().find(|u| !u.parameter.is_finite());
+        Ok(bad.map(|u| NotFinite::Parameter(u.index)))
     }
 
-    /// Updates parameter number `i` by its gradient, which has the same shape.
-    pub fn step(&mut self, i: usize, parameter: &mut Tensor, gradient: &Tensor, rate: f32, decay: f32) {
+    fn update_on_device(&mut self, gpu: &Arc<Gpu>, updates: &mut [Update<'_>]) -> Result<Option<NotFinite>> {
+        let (t, slots) = (self.steps as f64, self.slots());
+        let mut entries = Vec::with_capacity(updates.len());
+        for u in updates.iter_mut() {
+            assert_eq!(u.parameter.shape(), u.gradient.shape(), "gradient of parameter {}", u.index);
+            let first = !self.state.contains_key(&u.index);
+            let state = self.state.entry(u.index).or_default();
+            let mut addresses =
+                [u.parameter.buffer_mut("a parameter")?.address(), u.gradient.buffer()?.address(), 0, 0];
+            for slot in 0..slots {
+                match state.get_mut(slot) {
+                    // From a checkpoint, or from steps on another device.
+                    Some(tensor) => *tensor = tensor.to_device(gpu, "optimiser state")?,
+                    None => {
+                        let fresh = Arc::new(gpu.allocate("optimiser state", u.gradient.len())?);
+                        state.push(Tensor::from_buffer(u.gradient.shape(), fresh)?);
+                    }
+                }
+                addresses[2 + slot] = state[slot].buffer_mut("optimiser state")?.address();
+            }
+            let mut entry = cuda::Entry {
+                addresses,
+                count: u.gradient.len(),
+                rate: u.rate,
+                decay: u.decay,
+                shrink: 1.0,
+                momentum: if first { 0.0 } else { 1.0 },
+            };
+            match self.rule {
+                Rule::Sgd { momentum } => entry.momentum *= momentum,
+                Rule::Adam { decoupled } => {
+                    entry.rate = (f64::from(u.rate) / (1.0 - powf_f64(BETA1, t))) as f32;
+                    if decoupled {
+                        (entry.decay, entry.shrink) = (0.0, 1.0 - u.rate * u.decay);
+                    }
+                }
+            }
+            entries.push(entry);
+        }
+        let betas = [BETA1, 1.0 - BETA1, BETA2, 1.0 - BETA2, 1.0 / (1.0 - powf_f64(BETA2, t))];
+        let (kernel, more) = match self.rule {
+            Rule::Sgd { .. } => ("sgd_table_f32", vec![]),
+            Rule::Adam { .. } => ("adam_table_f32", betas.map(|v| Argument::F32(v as f32)).to_vec()),
+        };
+        // SAFETY: parameter, gradient and state of an entry have one shape; `buffer_mut` made what is written its own.
+        let bad = unsafe { cuda::launch(gpu, kernel, &entries, &more)? };
+        let of = |found: Option<usize>| found.map(|at| updates[at].index);
+        let gradient = of(bad.iter().rposition(|b| b.gradients > 0)).map(NotFinite::Gradient);
+        Ok(gradient.or_else(|| of(bad.iter().position(|b| b.values > 0)).map(NotFinite::Parameter)))
+    }
+
+    /// Updates parameter number `i` on the CPU by its gradient, which has the same shape.
+    fn step(&mut self, i: usize, parameter: &mut Tensor, gradient: &Tensor, rate: f32, decay: f32) {
         assert_eq!(parameter.shape(), gradient.shape(), "gradient of parameter {i}");
         let slots = self.slots();
         let first = !self.state.contains_key(&i);
@@ -120,15 +214,20 @@ impl Optimizer {
     }
 
     /// The state as named tensors, for a checkpoint: `steps` and `POSITION.SLOT`.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
+    ///
+    /// # Errors
+    /// State on a GPU that cannot be copied from there.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         // Two halves of 24 bits: an f32 holds each exactly.
         let halves = [(self.steps >> 24) as f32, (self.steps & 0xff_ffff) as f32];
         let mut all = vec![("steps".to_string(), Tensor::full(&[2], 0.0))];
         all[0].1.data_mut().copy_from_slice(&halves);
         for (i, slots) in &self.state {
-            all.extend(slots.iter().enumerate().map(|(slot, t)| (format!("{i}.{slot}"), t.clone())));
+            for (slot, tensor) in slots.iter().enumerate() {
+                all.push((format!("{i}.{slot}"), tensor.to_host()?));
+            }
         }
-        all
+        Ok(all)
     }
 
     /// Takes up a state that [`Optimizer::state`] gave.
@@ -197,12 +296,12 @@ mod tests {
             for (t, g) in gradients.iter().enumerate() {
                 if t == 3 {
                     // As if resumed from a checkpoint.
-                    let state = optimizer.state();
+                    let state = optimizer.state().unwrap();
                     optimizer = make();
                     optimizer.load_state(&state).unwrap();
                 }
-                optimizer.begin_step();
-                optimizer.step(4, &mut w, g, 0.05, 0.1);
+                let update = Update { index: 4, parameter: &mut w, gradient: g, rate: 0.05, decay: 0.1 };
+                assert_eq!(optimizer.update(&mut [update]).unwrap(), None);
             }
             for i in 0..7 {
                 let g: Vec<f64> = gradients.iter().map(|g| f64::from(g.data()[i])).collect();
@@ -224,6 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_found_and_a_bad_gradient_changes_nothing() {
+        let step = |values: [f32; 2], gradients: [f32; 2]| {
+            let mut parameters = values.map(|v| Tensor::full(&[3], v));
+            let gradients = gradients.map(|g| Tensor::full(&[3], g));
+            let mut updates: Vec<_> = parameters
+                .iter_mut()
+                .zip(&gradients)
+                .enumerate()
+                .map(|(i, (parameter, gradient))| Update {
+                    index: 5 + i,
+                    parameter,
+                    gradient,
+                    rate: 1.0,
+                    decay: 0.0,
+                })
+                .collect();
+            let found = Optimizer::sgd(0.0).update(&mut updates).unwrap();
+            (found, parameters.map(|p| p.data()[0]))
+        };
+        assert_eq!(step([1.0, 2.0], [0.5, 0.5]), (None, [0.5, 1.5]));
+        assert_eq!(step([1.0, 2.0], [f32::NAN, f32::INFINITY]), (Some(NotFinite::Gradient(6)), [1.0, 2.0]));
+        let (found, _) = step([f32::MAX, 2.0], [f32::MIN, 0.5]);
+        assert_eq!(found, Some(NotFinite::Parameter(5)));
+    }
+
+    #[test]
     fn poly_falls_from_the_base_to_zero() {
         assert_eq!(poly(0.1, 0, 10, 0.9), 0.1);
         assert_eq!(poly(0.1, 10, 10, 0.9), 0.0);
@@ -233,9 +358,9 @@ mod tests {
     #[test]
     fn a_state_of_another_rule_is_refused() {
         let mut adam = Optimizer::adam();
-        adam.begin_step();
-        adam.step(0, &mut Tensor::zeros(&[2]), &Tensor::full(&[2], 1.0), 0.1, 0.0);
-        assert!(Optimizer::sgd(0.9).load_state(&adam.state()).is_err());
+        let (parameter, gradient) = (&mut Tensor::zeros(&[2]), &Tensor::full(&[2], 1.0));
+        adam.update(&mut [Update { index: 0, parameter, gradient, rate: 0.1, decay: 0.0 }]).unwrap();
+        assert!(Optimizer::sgd(0.9).load_state(&adam.state().unwrap()).is_err());
         assert!(adam.load_state(&[("x".into(), Tensor::zeros(&[1]))]).is_err());
     }
 }

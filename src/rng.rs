@@ -46,6 +46,18 @@ pub struct Stream {
     used: usize,
 }
 
+/// Consecutive words of a [`Stream`]: word i is word `i % 4` of the Philox block of `key` and the counter
+/// `[i / 4, counter…]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    /// The key.
+    pub key: [u32; 2],
+    /// The counter's upper three words.
+    pub counter: [u32; 3],
+    /// Number of the first word.
+    pub first: u64,
+}
+
 impl Stream {
     /// The stream named (seed, purpose, epoch, index).
     ///
@@ -60,6 +72,20 @@ impl Stream {
             block: [0; 4],
             used: 4,
         }
+    }
+
+    /// Takes the next `count` words without making them: a GPU does. They are words `first` and following of the
+    /// stream, four a block.
+    pub fn take_words(&mut self, count: usize) -> Words {
+        let first = u64::from(self.counter[0]) * 4 - (4 - self.used as u64);
+        let next = first + count as u64;
+        self.counter[0] = (next / 4) as u32;
+        self.used = 4;
+        for _ in 0..next % 4 {
+            self.next_u32();
+        }
+        let [_, counter @ ..] = self.counter;
+        Words { key: self.key, counter, first }
     }
 
     /// 32 random bits.
@@ -118,6 +144,25 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_that_are_taken_are_those_that_would_have_been_drawn() {
+        for before in 0..6 {
+            for count in 0..10 {
+                let mut drawn = Stream::new(5, Purpose::Test, 2, 3);
+                let mut taken = drawn.clone();
+                (0..before).for_each(|_| assert_eq!(drawn.next_u32(), taken.next_u32()));
+                let words = taken.take_words(count);
+                assert_eq!(words.first, before);
+                for i in words.first..words.first + count as u64 {
+                    let [a, b, c] = words.counter;
+                    let block = philox4x32(words.key, [(i / 4) as u32, a, b, c]);
+                    assert_eq!(drawn.next_u32(), block[(i % 4) as usize], "{before} {count}");
+                }
+                assert_eq!(drawn.next_u32(), taken.next_u32(), "{before} {count}");
+            }
+        }
+    }
 
     #[test]
     fn known_answers() {

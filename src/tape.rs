@@ -19,7 +19,8 @@
 
 use rayon::prelude::*;
 
-use crate::tensor::{CHUNK, Tensor};
+use crate::ops::elementwise;
+use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
 
 /// A value that may have a place on a [`Tape`]. Without one it is a constant.
@@ -143,7 +144,7 @@ impl Tape {
             }
             for (target, gradient) in node.inputs.into_iter().zip(inputs) {
                 if let (Some(target), Some(gradient)) = (target, gradient) {
-                    accumulate(&mut gradients[target], gradient);
+                    accumulate(&mut gradients[target], gradient)?;
                 }
             }
         }
@@ -151,15 +152,22 @@ impl Tape {
     }
 }
 
-fn accumulate(slot: &mut Option<Tensor>, gradient: Tensor) {
-    match slot {
-        None => *slot = Some(gradient),
-        Some(sum) => {
-            debug_assert_eq!(sum.shape(), gradient.shape());
+fn accumulate(slot: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    let Some(sum) = slot.take() else {
+        *slot = Some(gradient);
+        return Ok(());
+    };
+    debug_assert_eq!(sum.shape(), gradient.shape());
+    *slot = Some(match place("sum of gradients", &[&sum, &gradient])? {
+        Some(_) => elementwise::cuda::add_to(sum, &gradient)?,
+        None => {
+            let mut sum = sum;
             let chunks = sum.data_mut().par_chunks_mut(CHUNK).zip(gradient.data().par_chunks(CHUNK));
             chunks.for_each(|(sum, gradient)| sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g));
+            sum
         }
-    }
+    });
+    Ok(())
 }
 
 /// The gradients that [`Tape::backward`] left at the leaves.

@@ -17,6 +17,13 @@ use seedwalk::tensor::Tensor;
 mod common;
 use common::Place;
 
+#[path = "gpu/operations.rs"]
+mod operations;
+#[path = "gpu/optimisers.rs"]
+mod optimisers;
+#[path = "gpu/training.rs"]
+mod training;
+
 /// Rounding of one f32 operation.
 const EPSILON: f64 = f64::EPSILON * (1u64 << 28) as f64;
 
@@ -76,8 +83,10 @@ fn ladders_name_kernels_that_there_are_and_all_of_them_once() {
     let ladders = [
         conv2d::cuda::LADDER.iter().map(|r| r.rung).collect::<Vec<_>>(),
         affinity::cuda::LADDER.to_vec(),
+        affinity::cuda::BACKWARD_LADDER.to_vec(),
         walk::cuda::LADDER.to_vec(),
         reduce::cuda::LADDER.to_vec(),
+        conv2d::cuda::WEIGHT_LADDER.iter().map(|r| r.rung).collect(),
     ];
     for ladder in ladders {
         assert!(ladder.windows(2).all(|w| w[0].number < w[1].number && w[0].name != w[1].name));
@@ -219,6 +228,30 @@ fn every_rung_that_goes_both_ways_gives_the_inputs_gradient() {
 }
 
 #[test]
+fn every_rung_gives_the_weights_gradient() {
+    let alone = Alone::new();
+    // The last has more pixels than one range.
+    let many = [3, 29, 31, 3, 5, 3, 2, 1, 1];
+    for shape in CONVOLUTIONS.iter().chain([&many]) {
+        let (x, w, options) = convolution(shape);
+        let plain = &conv2d::cuda::LADDER[0];
+        let y = conv2d::cuda::forward(&alone.gpu, plain, &x, &w, None, None, options).unwrap();
+        let &[_, oh, ow, _] = y.shape() else { panic!("{:?}", y.shape()) };
+        let dy = random(y.shape(), 5);
+        for rung in conv2d::cuda::WEIGHT_LADDER {
+            let what = format!("{} weight {shape:?}", rung.rung.name);
+            let dw = alone.same_bytes(&what, |gpu| {
+                conv2d::cuda::weight_gradient(gpu, rung, &dy, &x, w.shape(), options).unwrap()
+            });
+            let mut sums = vec![Sum::default(); dw.len()];
+            for_each_product(shape, [oh, ow], |from, at, to| sums[to].add(dy.data()[from], x.data()[at]));
+            let expected: Vec<_> = sums.iter().map(|s| s.with_bound(rung.precision)).collect();
+            assert_within(&what, dw.data(), &expected);
+        }
+    }
+}
+
+#[test]
 fn every_rung_gives_the_affinities() {
     let alone = Alone::new();
     for (shape, radius) in [([1, 1, 1, 1], 5), ([2, 9, 17, 33], 5), ([1, 16, 33, 8], 5), ([1, 10, 12, 7], 3)]
@@ -254,6 +287,49 @@ fn every_rung_gives_the_affinities() {
                     assert!(e.is_nan() || f64::from((v - e).abs()) <= bound, "{what}: {v} for {e}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_rung_gives_the_features_gradient() {
+    let alone = Alone::new();
+    let stencil = Stencil::default();
+    for shape in [[1, 1, 2, 1], [2, 9, 17, 33], [1, 5, 6, 20], [1, 19, 35, 16]] {
+        let [n, h, w, k] = shape;
+        // Few values, so that there are equal ones, whose sign is 0.
+        let steps: Vec<f32> = random(&shape, 6).data().iter().map(|v| v.round()).collect();
+        let features = Tensor::new(&shape, steps).unwrap();
+        let mut slopes = random(&[n, stencil.len(), h, w], 9);
+        let mut expected = vec![Sum::default(); features.len()];
+        for (image, plane) in (0..n).flat_map(|i| (0..stencil.len()).map(move |p| (i, p))) {
+            let (dy, dx) = stencil.offsets()[plane];
+            let (ys, xs) = stencil.sources((dy, dx), h, w, BorderRule::Full);
+            for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                let slope = &mut slopes.data_mut()[((image * stencil.len() + plane) * h + y) * w + x];
+                if !ys.contains(&y) || !xs.contains(&x) {
+                    *slope = 0.0;
+                    continue;
+                }
+                let a = (image * h + y) * w + x;
+                let b = (image * h + y + dy) * w + x.wrapping_add_signed(dx);
+                for c in 0..k {
+                    let difference = features.data()[a * k + c] - features.data()[b * k + c];
+                    let sign = if difference == 0.0 { 0.0 } else { difference.signum() };
+                    expected[a * k + c].add(*slope, sign);
+                    expected[b * k + c].add(*slope, -sign);
+                }
+            }
+        }
+        let expected: Vec<_> = expected.iter().map(|s| s.with_bound(Precision::F32)).collect();
+        let mut plain = None;
+        for rung in affinity::cuda::BACKWARD_LADDER {
+            let what = format!("{} gradient {shape:?}", rung.name);
+            let found = alone.same_bytes(&what, |gpu| {
+                affinity::cuda::gradient(gpu, rung, &features, &slopes, &stencil).unwrap()
+            });
+            assert_within(&what, found.data(), &expected);
+            assert!(plain.get_or_insert_with(|| found.clone()) == &found, "{what}: other bits than rung 0");
         }
     }
 }
@@ -423,4 +499,5 @@ fn a_device_that_cannot_be_had_is_told_with_a_remedy() {
     assert!(!place.at("x.safetensors").exists());
     // Commands that cannot compute there say which can.
     place.fails("synth --output x --images 8 --device emulated", 1, &["emulated", "`walk`", "--device cpu"]);
+    place.fails("synth --output x --images 8 --precision bf16", 1, &["f32 only", "--precision"]);
 }

@@ -48,7 +48,7 @@ pub(super) struct Crf {
 }
 
 impl Crf {
-    pub fn run(self, _session: &Session) -> Result<Outcome> {
+    pub fn run(self, session: &Session) -> Result<Outcome> {
         let [gaussian_xy, gaussian_weight] = self.gaussian;
         let [bilateral_xy, bilateral_rgb, bilateral_weight] = self.bilateral;
         let options = CrfOptions {
@@ -68,7 +68,7 @@ impl Crf {
         let run = || {
             // Every run builds both lattices, as the first does.
             forget_positions();
-            DenseCrf::new(&image, &options)?.infer(&scores).map_err(|e| {
+            DenseCrf::new(&image, &options)?.infer_on(session.gpu.as_ref(), &scores).map_err(|e| {
                 e.in_file(&self.probabilities).remedy("`probabilities` is L×H×W, of the photograph's size")
             })
         };

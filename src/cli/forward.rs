@@ -64,7 +64,7 @@ impl Forward {
         let (h, w) = (image.height, image.width);
         let input = normalize(&image);
         let (tensors, seconds) =
-            self.infer(&config, weights, &input, h, w).map_err(|e| e.in_file(&self.image))?;
+            self.infer(session, &config, weights, &input, h, w).map_err(|e| e.in_file(&self.image))?;
         let named: Vec<(&str, &Tensor)> = tensors.iter().map(|(name, t)| (*name, t)).collect();
         write_tensors(&self.output, &named, Dtype::F32, &[])?;
         let mut text = String::new();
@@ -81,6 +81,7 @@ impl Forward {
     /// The network's tensors and the seconds of each run; reading weights is not counted.
     fn infer(
         &self,
+        session: &Session,
         config: &Config,
         file: WeightFile,
         input: &Tensor,
@@ -89,41 +90,40 @@ impl Forward {
     ) -> Result<(Named, Vec<f64>)> {
         match self.network {
             Kind::Cam => {
-                let loaded = self.weights.load(file, config, WeightFile::cam)?;
+                let loaded = self.weights.load(session, file, config, WeightFile::cam)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let own = [("logits", out.logits), ("class_activation_maps", out.class_activation_maps)];
-                    Ok(with_taps(out.taps, own))
+                    with_taps(out.taps, own)
                 })
             }
             Kind::Affinity => {
-                let loaded = self.weights.load(file, config, WeightFile::affinity)?;
+                let loaded = self.weights.load(session, file, config, WeightFile::affinity)?;
                 let pairs = loaded.config.affinity.pairs()?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let planes = affinities(&out.features, &pairs)?;
                     let shape = planes.shape()[1..].to_vec();
-                    Ok(with_taps(
-                        out.taps,
-                        [("affinities", planes.reshape(&shape)?), ("features", out.features)],
-                    ))
+                    with_taps(out.taps, [("affinities", planes.reshape(&shape)?), ("features", out.features)])
                 })
             }
             Kind::Segmentation => {
-                let loaded = self.weights.load(file, config, WeightFile::segmentation)?;
+                let loaded = self.weights.load(session, file, config, WeightFile::segmentation)?;
                 repeated(self.repeat, || {
                     let out = loaded.network.infer(&loaded.parameters, input.clone())?;
                     let [_, gh, gw, c] = out.logits.nhwc("logits")?;
                     let large = bilinear_resize_plane(out.logits.data(), gh, gw, c, h, w)?;
                     let p = softmax(&Tensor::new(&[1, h, w, c], large)?)?;
-                    Ok(with_taps(out.taps, [("logits", out.logits), ("probabilities", p)]))
+                    with_taps(out.taps, [("logits", out.logits), ("probabilities", p)])
                 })
             }
         }
     }
 }
 
-fn with_taps(taps: Taps, own: [(&'static str, Tensor); 2]) -> Named {
+/// All of a network's tensors, in host memory.
+fn with_taps(taps: Taps, own: [(&'static str, Tensor); 2]) -> Result<Named> {
     let taps = [("conv4", taps.conv4), ("conv5", taps.conv5), ("conv6", taps.conv6)];
-    taps.into_iter().map(|(name, var)| (name, var.into_value())).chain(own).collect()
+    let all = taps.into_iter().map(|(name, var)| (name, var.into_value())).chain(own);
+    all.map(|(name, tensor)| Ok((name, tensor.to_host()?))).collect()
 }

@@ -125,10 +125,11 @@ impl Weights {
         Ok((config, file))
     }
 
-    /// Loads the weights by `load`. A checkpoint says itself what its network is like; flags that say
+    /// Loads the weights by `load`, to where the session computes. A checkpoint says itself what its network is like; flags that say
     /// otherwise are refused, not passed over.
     pub fn load<N>(
         &self,
+        session: &Session,
         file: WeightFile,
         config: &Config,
         load: impl Fn(WeightFile, &Config) -> Result<Loaded<N>>,
@@ -149,7 +150,7 @@ impl Weights {
             {
                 Err(refused("width", width.to_string(), asked.to_string()))
             }
-            _ => Ok(loaded),
+            _ => loaded.move_to(session.gpu.as_ref()),
         }
     }
 }

@@ -51,8 +51,8 @@ impl MakeAffinityLabels {
         let _folder =
             StageFolder::open(session, &self.output, "make-affinity-labels", &parts, &ids(&data), files)?;
         let scores = self.scores || config.preset == Preset::Psa;
-        let progress = &session.progress;
-        let count = make_affinity_labels(&data, &self.cams, &config, scores, &self.output, progress)?;
+        let (gpu, progress) = (session.gpu.as_ref(), &session.progress);
+        let count = make_affinity_labels(&data, &self.cams, &config, scores, &self.output, gpu, progress)?;
         Ok(counted(count, &self.output))
     }
 }

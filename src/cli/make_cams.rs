@@ -73,7 +73,7 @@ impl MakeCams {
     fn list(&self, session: &Session, mut config: Config, file: WeightFile) -> Result<Outcome> {
         let data = self.data.open(session, &mut config, TagUse::Needed)?;
         let weights = &self.weights.weights;
-        let loaded = self.weights.load(file, &config, WeightFile::cam)?;
+        let loaded = self.weights.load(session, file, &config, WeightFile::cam)?;
         check_classes(loaded.classes.as_deref(), &data, weights)?;
         check_class_count(loaded.network.classes, &data, weights)?;
         let _folder = self.folder(session, &loaded, &ids(&data))?;
@@ -102,7 +102,7 @@ impl MakeCams {
     }
 
     fn one(&self, session: &Session, config: &Config, file: WeightFile, path: &Path) -> Result<Outcome> {
-        let loaded = self.weights.load(file, config, WeightFile::cam)?;
+        let loaded = self.weights.load(session, file, config, WeightFile::cam)?;
         let all = match (self.data.class_file(), &loaded.classes) {
             (Some(file), _) => Classes::read(file)?.names().to_vec(),
             (None, Some(names)) => names.clone(),

@@ -40,7 +40,7 @@ impl MakePseudoLabels {
         let (mut config, file) = self.weights.read(session)?;
         let data = self.data.open(session, &mut config, TagUse::Unused)?;
         let weights = &self.weights.weights;
-        let loaded = self.weights.load(file, &config, WeightFile::affinity)?;
+        let loaded = self.weights.load(session, file, &config, WeightFile::affinity)?;
         let settings = json!([
             config.preset,
             config.backbone.width,

@@ -80,7 +80,21 @@ enum Command {
 impl Command {
     /// Whether the command can compute on a GPU.
     fn on_gpu(&self) -> bool {
-        matches!(self, Self::Walk(_))
+        matches!(
+            self,
+            Self::Demo(_)
+                | Self::Run(_)
+                | Self::TrainCam(_)
+                | Self::MakeCams(_)
+                | Self::MakeAffinityLabels(_)
+                | Self::TrainAffinity(_)
+                | Self::MakePseudoLabels(_)
+                | Self::TrainSegmentation(_)
+                | Self::Segment(_)
+                | Self::Forward(_)
+                | Self::Crf(_)
+                | Self::Walk(_)
+        )
     }
 
     fn run(self, session: &Session) -> crate::Result<Outcome> {

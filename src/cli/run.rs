@@ -60,7 +60,7 @@ impl Run {
         if session.common.overwrite {
             clear(&config.output.folder)?;
         }
-        let summary = run(&config, &session.progress)?;
+        let summary = run(&config, session.gpu.as_ref(), &session.progress)?;
         let text = format!("{}\nin {}", table(&summary), show_path(&config.output.folder));
         Ok(Outcome::new(text, summary.metrics))
     }

@@ -15,7 +15,7 @@ use crate::formats::background::{Job, writing_in_background};
 use crate::formats::image::{Exif, LabelMap, RgbImage, read_rgb, write_png};
 use crate::formats::label_png::{voc_colour, write_class_list, write_labels};
 use crate::nn::SegmentationNet;
-use crate::pipeline::images::each;
+use crate::pipeline::images::{each, together};
 use crate::pipeline::networks::{Loaded, WeightFile};
 use crate::pipeline::segment::segment_image;
 use crate::progress::check_interrupted;
@@ -56,7 +56,7 @@ impl Segment {
     pub fn run(self, session: &Session) -> Result<Outcome> {
         let (config, weights) = self.weights.read(session)?;
         let photographs = photographs(&self.inputs)?;
-        let loaded = self.weights.load(weights, &config, WeightFile::segmentation)?;
+        let loaded = self.weights.load(session, weights, &config, WeightFile::segmentation)?;
         let settings =
             json!([loaded.config.preset, loaded.config.backbone.width, settings_of(&loaded.config)]);
         let exif = if self.exif == ExifFlag::Apply { "apply" } else { "ignore" };
@@ -88,7 +88,7 @@ impl Segment {
                     Err(e) => return Err(e),
                 })
             };
-            each(&photographs, loaded.network.backbone.is_narrow(), one)
+            each(&photographs, together(&loaded.network.backbone, &loaded.parameters), one)
         })?;
         stage.finish();
         self.report(&photographs, done)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
 use crate::device::cuda::Gpu;
-use crate::device::{Device, Request};
+use crate::device::{self, Device, Request};
 pub(super) use crate::error::path_json;
 use crate::progress::{Progress, handle_signals, print_line};
 use crate::{Error, ErrorKind, Position, Result};
@@ -55,6 +55,16 @@ enum Precision {
     Bf16,
 }
 
+impl From<Precision> for device::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Tf32 => Self::Tf32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// A command under way: its common flags, where progress goes.
 pub(super) struct Session {
     pub common: Common,
@@ -80,20 +90,21 @@ impl Session {
             request if on_gpu => request.resolve()?,
             Request::Auto | Request::Only(Device::Cpu) => None,
             Request::Only(device) => {
-                let message = format!("this command does not compute on device `{device}` yet");
-                return Err(Error::new(ErrorKind::Unavailable, message).remedy(
-                    "of the commands, `walk` does so far; use --device cpu, or auto, for the others",
-                ));
+                let message = format!("this command does not compute on device `{device}`");
+                return Err(Error::new(ErrorKind::Unavailable, message)
+                    .remedy("use --device cpu, or auto; the networks and `walk` compute on a GPU"));
             }
         };
-        let device = gpu.as_ref().map_or(Device::Cpu, |gpu| gpu.device());
-        if common.precision != Precision::F32 {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("device `{device}` computes in f32 only"),
-            )
-            .remedy("leave out --precision; tf32 and bf16 need a GPU"));
+        match &gpu {
+            Some(gpu) => gpu.set_precision(common.precision.into())?,
+            None if common.precision != Precision::F32 => {
+                let message = format!("device `{}` computes in f32 only", Device::Cpu);
+                return Err(Error::new(ErrorKind::Unavailable, message)
+                    .remedy("leave out --precision; tf32 and bf16 need a GPU"));
+            }
+            None => {}
         }
+        let device = gpu.as_ref().map_or(Device::Cpu, |gpu| gpu.device());
         let threads = common.threads.map_or(0, usize::from);
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
             Error::invalid(format!("cannot start threads: {e}")).remedy("try fewer --threads")

@@ -31,7 +31,7 @@ impl TrainCam {
         let data = self.data.open(session, &mut config, TagUse::Needed)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);
-        let stage = TrainStage { data: &data, config: &config, output, progress };
+        let stage = TrainStage { data: &data, config: &config, output, gpu: session.gpu.as_ref(), progress };
         Ok(trained(&train_cam(&stage)?, output))
     }
 }

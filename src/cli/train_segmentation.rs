@@ -35,7 +35,7 @@ impl TrainSegmentation {
         check_folder_classes(&self.labels, &data)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);
-        let stage = TrainStage { data: &data, config: &config, output, progress };
+        let stage = TrainStage { data: &data, config: &config, output, gpu: session.gpu.as_ref(), progress };
         Ok(trained(&train_segmentation(&stage, &self.labels)?, output))
     }
 }

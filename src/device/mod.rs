@@ -19,6 +19,17 @@ pub enum Device {
     Emulated,
 }
 
+/// What convolutions multiply in on a GPU; they always accumulate in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Operands as they are.
+    F32,
+    /// Operands rounded to 10 bits of mantissa on the way into the tensor cores.
+    Tf32,
+    /// Operands rounded to 7 bits of mantissa in memory.
+    Bf16,
+}
+
 /// What `--device` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {

@@ -25,7 +25,7 @@ pub struct AffinityNet {
     pub reduction: Reduction,
 }
 
-/// What one inference pass gives.
+/// What one inference pass gives, where the network computed.
 pub struct AffinityOutput {
     /// The backbone's maps.
     pub taps: Taps,
@@ -56,13 +56,14 @@ impl AffinityNet {
         ops::activation::elu(&mut forward.tape, &y)
     }
 
-    /// Runs an image N×H×W×3 without gradients.
+    /// Runs an image N×H×W×3 without gradients where the parameters are.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn infer(&self, parameters: &Parameters, image: Tensor) -> Result<AffinityOutput> {
         let mut forward = Forward::new(parameters, Mode::Inference);
-        let taps = self.backbone.forward(&mut forward, &Var::constant(image))?;
+        let image = forward.constant(&image, "the image")?;
+        let taps = self.backbone.forward(&mut forward, &image)?;
         let features = self.head(&mut forward, &taps)?.into_value();
         Ok(AffinityOutput { taps, features })
     }

@@ -49,7 +49,7 @@ pub struct CamNet {
     pub classes: usize,
 }
 
-/// What one inference pass gives.
+/// What one inference pass gives: the taps where the network computed, the rest in host memory.
 pub struct CamOutput {
     /// The backbone's maps.
     pub taps: BackboneTaps,
@@ -88,18 +88,20 @@ impl CamNet {
         ops::linear::linear(&mut forward.tape, &pooled, &matrix, bias.as_ref())
     }
 
-    /// Runs an image N×H×W×3 without gradients and returns taps, logits and class activation maps.
+    /// Runs an image N×H×W×3 without gradients where the parameters are and returns taps,
+    /// logits and class activation maps.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn infer(&self, parameters: &Parameters, image: Tensor) -> Result<CamOutput> {
         let mut forward = Forward::new(parameters, crate::nn::module::Mode::Inference);
-        let taps: Taps = self.backbone.forward(&mut forward, &Var::constant(image))?;
+        let image = forward.constant(&image, "the image")?;
+        let taps: Taps = self.backbone.forward(&mut forward, &image)?;
         let f = self.pooled_map(&mut forward, &taps.conv6)?;
-        let logits = self.logits(&mut forward, &f)?.into_value();
+        let logits = self.logits(&mut forward, &f)?.into_value().to_host()?;
         let weight = forward.parameter("fc8.weight")?;
         let maps = ops::conv2d::conv2d(&mut forward.tape, &f, &weight, None, conv1(1))?;
-        let maps = ops::relu(&mut forward.tape, &maps)?.into_value();
+        let maps = ops::relu(&mut forward.tape, &maps)?.into_value().to_host()?;
         Ok(CamOutput { taps, logits, class_activation_maps: maps })
     }
 }

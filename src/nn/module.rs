@@ -1,13 +1,16 @@
 //! Named parameters, and one forward pass over them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::device::cuda::Gpu;
 use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
-use crate::ops::conv2d::{Conv2dOptions, conv2d};
+use crate::ops::conv2d::{Conv2dOptions, conv2d, conv2d_add};
+use crate::optim::cuda::Entry;
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
-use crate::{Error, Result, ops};
+use crate::{Error, Result, ops, optim};
 
 /// What a parameter is; decides its optimiser group and whether it is learned at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +130,36 @@ impl Parameters {
         ))
     }
 
-    /// Folds the statistics of a training batch into the running ones: r ← 0.9·r + 0.1·batch.
-    pub fn update_running_statistics(&mut self, seen: Vec<(String, BatchStatistics)>) {
+    /// The GPU that the parameters are on, `None` for the CPU.
+    pub fn gpu(&self) -> Option<&Arc<Gpu>> {
+        self.list.first().and_then(|p| p.value.gpu())
+    }
+
+    /// Moves every parameter to a GPU, or with `None` to host memory: the networks then compute there.
+    ///
+    /// # Errors
+    /// The device's: out of memory above all.
+    pub fn move_to(&mut self, gpu: Option<&Arc<Gpu>>) -> Result<()> {
+        for parameter in &mut self.list {
+            parameter.value = parameter.value.to_place(gpu, &parameter.name)?;
+        }
+        Ok(())
+    }
+
+    /// Folds the statistics of a training batch into the running ones: r ← 0.9·r + 0.1·batch. Returns the position of
+    /// the first of them that is no number afterwards.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn update_running_statistics(
+        &mut self,
+        seen: Vec<(String, BatchStatistics)>,
+    ) -> Result<Option<usize>> {
         const MOMENTUM: f32 = 0.1;
+        if let Some(gpu) = self.gpu().cloned() {
+            return self.blend_on_device(&gpu, &seen, MOMENTUM);
+        }
+        let mut bad = None;
         for (name, batch) in seen {
             for (suffix, batch) in [("running_mean", batch.mean), ("running_var", batch.variance)] {
                 if let Some(&i) = self.index.get(&format!("{name}.{suffix}")) {
@@ -137,9 +167,34 @@ impl Parameters {
                     for (r, b) in running.iter_mut().zip(batch.data()) {
                         *r += MOMENTUM * (b - *r);
                     }
+                    if !self.list[i].value.is_finite() {
+                        bad = Some(bad.map_or(i, |first: usize| first.min(i)));
+                    }
                 }
             }
         }
+        Ok(bad)
+    }
+
+    fn blend_on_device(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        seen: &[(String, BatchStatistics)],
+        rate: f32,
+    ) -> Result<Option<usize>> {
+        let (mut entries, mut positions) = (Vec::new(), Vec::new());
+        for (name, batch) in seen {
+            for (suffix, batch) in [("running_mean", &batch.mean), ("running_var", &batch.variance)] {
+                let Some(&i) = self.index.get(&format!("{name}.{suffix}")) else { continue };
+                let running = self.list[i].value.buffer_mut("running statistics")?;
+                let addresses = [running.address(), batch.buffer()?.address(), 0, 0];
+                entries.push(Entry { addresses, count: batch.len(), rate, ..Entry::default() });
+                positions.push(i);
+            }
+        }
+        // SAFETY: a running value for each of the batch's; `buffer_mut` made it its own.
+        let bad = unsafe { optim::cuda::launch(gpu, "blend_table_f32", &entries, &[])? };
+        Ok(positions.into_iter().zip(bad).filter(|(_, bad)| bad.values > 0).map(|(i, _)| i).min())
     }
 }
 
@@ -197,12 +252,21 @@ impl<'a> Forward<'a> {
         self.watched.clone().flatten()
     }
 
-    fn look_at(&mut self, name: &str, y: &Var) {
+    fn look_at(&mut self, name: &str, y: &Var) -> Result<()> {
         if let Some(found @ None) = &mut self.watched
-            && !y.value().is_finite()
+            && !y.value().to_host()?.is_finite()
         {
             *found = Some(name.to_string());
         }
+        Ok(())
+    }
+
+    /// A constant of this pass, such as the images, where the parameters are. `what` names it in errors.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn constant(&self, value: &Tensor, what: &str) -> Result<Var> {
+        Ok(Var::constant(value.to_place(self.parameters.gpu(), what)?))
     }
 
     /// A parameter as a variable of this pass.
@@ -224,12 +288,26 @@ impl<'a> Forward<'a> {
 
     /// Convolution with `NAME.weight`, and `NAME.bias` where the network declares one.
     pub fn conv(&mut self, name: &str, x: &Var, options: Conv2dOptions) -> Result<Var> {
+        let (weight, bias) = self.conv_parameters(name)?;
+        let y = conv2d(&mut self.tape, x, &weight, bias.as_ref(), options).map_err(|e| e.context(name))?;
+        self.look_at(name, &y)?;
+        Ok(y)
+    }
+
+    /// As [`Forward::conv`], and `add` added to it.
+    pub fn conv_add(&mut self, name: &str, x: &Var, options: Conv2dOptions, add: &Var) -> Result<Var> {
+        let (weight, bias) = self.conv_parameters(name)?;
+        let y = conv2d_add(&mut self.tape, x, &weight, bias.as_ref(), add, options)
+            .map_err(|e| e.context(name))?;
+        self.look_at(name, &y)?;
+        Ok(y)
+    }
+
+    fn conv_parameters(&mut self, name: &str) -> Result<(Var, Option<Var>)> {
         let weight = self.parameter(&format!("{name}.weight"))?;
         let bias = format!("{name}.bias");
         let bias = self.parameters.index.contains_key(&bias).then(|| self.parameter(&bias)).transpose()?;
-        let y = conv2d(&mut self.tape, x, &weight, bias.as_ref(), options).map_err(|e| e.context(name))?;
-        self.look_at(name, &y);
-        Ok(y)
+        Ok((weight, bias))
     }
 
     /// relu(batch normalisation) with `NAME.{weight,bias,running_mean,running_var}`.
@@ -248,7 +326,7 @@ impl<'a> Forward<'a> {
         };
         let (y, seen) = batch_norm(&mut self.tape, x, &scale, &shift, statistics, Activation::Relu)
             .map_err(|e| e.context(name))?;
-        self.look_at(name, &y);
+        self.look_at(name, &y)?;
         self.statistics.extend(seen.map(|seen| (name.to_string(), seen)));
         Ok(y)
     }
@@ -265,7 +343,7 @@ impl<'a> Forward<'a> {
     /// Walks the tape back from a scalar loss. Returns the gradient of each learned parameter that the
     /// loss depends on, by position in [`Parameters`], and the statistics that the pass saw.
     pub fn backward(mut self, loss: &Var) -> Result<Learned> {
-        let seed = Tensor::full(loss.shape(), 1.0);
+        let seed = Tensor::full(loss.shape(), 1.0).to_place(loss.value().gpu(), "the loss's gradient")?;
         let mut gradients: Gradients = self.tape.backward(loss, seed)?;
         let mut found: Vec<(usize, Tensor)> = self
             .leaves

@@ -14,7 +14,6 @@
 use crate::Result;
 use crate::nn::init::Initialiser;
 use crate::nn::module::Forward;
-use crate::ops;
 use crate::ops::conv2d::Conv2dOptions;
 use crate::tape::Var;
 
@@ -191,11 +190,12 @@ impl Unit {
         } else {
             x
         };
-        let branch = match self.branch {
+        // The branch's last convolution adds the shortcut.
+        let y = match self.branch {
             Branch::Basic { dilation } => {
                 let y = forward.conv(&name("conv_branch2a"), &a, conv3(self.stride, dilation[0]))?;
                 let y = forward.batch_norm_relu(&name("bn_branch2b1"), &y)?;
-                forward.conv(&name("conv_branch2b1"), &y, conv3(1, dilation[1]))?
+                forward.conv_add(&name("conv_branch2b1"), &y, conv3(1, dilation[1]), &shortcut)?
             }
             Branch::Bottleneck { dilation, dropout } => {
                 let y = forward.conv(&name("conv_branch2a"), &a, conv1(self.stride))?;
@@ -204,10 +204,10 @@ impl Unit {
                 let y = forward.conv(&name("conv_branch2b1"), &y, conv3(1, dilation))?;
                 let y = forward.batch_norm_relu(&name("bn_branch2b2"), &y)?;
                 let y = forward.dropout(&y, dropout)?;
-                forward.conv(&name("conv_branch2b2"), &y, conv1(1))?
+                forward.conv_add(&name("conv_branch2b2"), &y, conv1(1), &shortcut)?
             }
         };
-        Ok((ops::add(&mut forward.tape, &branch, &shortcut)?, a))
+        Ok((y, a))
     }
 }
 

@@ -23,7 +23,7 @@ pub struct SegmentationNet {
     pub dilation: usize,
 }
 
-/// What one inference pass gives.
+/// What one inference pass gives: the taps where the network computed, the logits in host memory.
 pub struct SegmentationOutput {
     /// The backbone's maps.
     pub taps: Taps,
@@ -38,14 +38,15 @@ impl SegmentationNet {
         forward.conv("seg2", &y, conv3(1, self.dilation))
     }
 
-    /// Runs an image N×H×W×3 without gradients.
+    /// Runs an image N×H×W×3 without gradients where the parameters are.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn infer(&self, parameters: &Parameters, image: Tensor) -> Result<SegmentationOutput> {
         let mut forward = Forward::new(parameters, Mode::Inference);
-        let taps = self.backbone.forward(&mut forward, &Var::constant(image))?;
-        let logits = self.head(&mut forward, &taps.conv6)?.into_value();
+        let image = forward.constant(&image, "the image")?;
+        let taps = self.backbone.forward(&mut forward, &image)?;
+        let logits = self.head(&mut forward, &taps.conv6)?.into_value().to_host()?;
         Ok(SegmentationOutput { taps, logits })
     }
 }

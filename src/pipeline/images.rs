@@ -7,6 +7,8 @@ use rayon::prelude::*;
 use crate::data::{Dataset, Sample};
 use crate::formats::background::{Job, writing_in_background};
 use crate::formats::label_png::read_class_list;
+use crate::nn::ResNet38;
+use crate::nn::module::Parameters;
 use crate::progress::{Progress, check_interrupted};
 use crate::{Error, Result};
 
@@ -60,6 +62,12 @@ pub(crate) fn each<'a, T: Sync, R: Send>(
     work: impl Fn(&'a T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     if together { items.par_iter().map(&work).collect() } else { items.iter().map(work).collect() }
+}
+
+/// Whether several images are worked on at a time: where one does not fill the threads, and the network computes on them.
+/// A GPU takes one after the other.
+pub fn together(backbone: &ResNet38, parameters: &Parameters) -> bool {
+    backbone.is_narrow() && parameters.gpu().is_none()
 }
 
 /// Runs `work` on every image: several at a time where one image does not fill the threads, one after

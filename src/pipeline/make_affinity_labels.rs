@@ -7,9 +7,11 @@
 //! Both CRFs share one lattice.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::data::Dataset;
+use crate::device::cuda::Gpu;
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::{write_class_list, write_labels};
@@ -36,7 +38,8 @@ pub struct AffinityLabels {
     pub weak: Tensor,
 }
 
-/// Affinity labels of one image from its maps L×H×W (maximum 1 each). `names[i]` is the label of map i.
+/// Affinity labels of one image from its maps L×H×W (maximum 1 each). `names[i]` is the label of map i. The CRF
+/// iterates on a GPU where one is given.
 ///
 /// # Errors
 /// Maps of another size than the image; settings out of range.
@@ -45,10 +48,11 @@ pub fn affinity_labels_of(
     maps: &Tensor,
     names: &[u8],
     config: &Config,
+    gpu: Option<&Arc<Gpu>>,
 ) -> Result<AffinityLabels> {
     let settings = &config.affinity_labels;
     let crf = DenseCrf::new(image, &settings.crf)?;
-    let posterior = |alpha: f32| crf.infer(&class_maps::with_background(maps, alpha)?);
+    let posterior = |alpha: f32| crf.infer_on(gpu, &class_maps::with_background(maps, alpha)?);
     let (strong, weak) = (posterior(settings.alpha_strong)?, posterior(settings.alpha_weak)?);
     let labels: Vec<u8> = std::iter::once(0).chain(names.iter().copied()).collect();
     let map = class_maps::confident_labels(
@@ -69,11 +73,12 @@ pub fn make_affinity_labels(
     config: &Config,
     scores: bool,
     output: &Path,
+    gpu: Option<&Arc<Gpu>>,
     progress: &Progress,
 ) -> Result<StageCount> {
     check_folder_classes(cam_folder, data)?;
     write_class_list(output, data.classes.names())?;
-    for_each_image(data, true, "make-affinity-labels", progress, |sample| {
+    for_each_image(data, gpu.is_none(), "make-affinity-labels", progress, |sample| {
         let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
         let target = output.join(format!("{}.png", sample.id));
         let score_target = output.join(SCORES).join(format!("{}.safetensors", sample.id));
@@ -82,7 +87,7 @@ pub fn make_affinity_labels(
         }
         let image = read_rgb(&sample.image, config.data.exif)?;
         let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
-        let made = affinity_labels_of(&image, &maps, &names, config)?;
+        let made = affinity_labels_of(&image, &maps, &names, config, gpu)?;
         Ok(Outcome::Write(Box::new(move || {
             if scores {
                 let names = names.iter().map(u8::to_string).collect::<Vec<_>>().join(",");

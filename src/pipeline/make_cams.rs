@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::images::{Outcome, StageCount, for_each_image};
+use super::images::{Outcome, StageCount, for_each_image, together};
 
 /// How maps are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub fn make_cams(
 ) -> Result<StageCount> {
     write_class_list(output, data.classes.names())?;
     let class_names = data.classes.foreground().to_vec();
-    for_each_image(data, network.backbone.is_narrow(), "make-cams", progress, |sample| {
+    for_each_image(data, together(&network.backbone, parameters), "make-cams", progress, |sample| {
         let Some(tags) = sample.tags.as_ref().filter(|t| !t.is_empty()) else { return Ok(Outcome::Skipped) };
         if cams::find(output, &sample.id).is_some() {
             return Ok(Outcome::Kept);

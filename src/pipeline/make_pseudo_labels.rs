@@ -2,10 +2,12 @@
 //! (paper, §3.3 and §4; spec §6 and §7).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::{Config, Preset, Refine, WalkConfig};
 use crate::data::Dataset;
 use crate::data::augment::normalize;
+use crate::device::cuda::Gpu;
 use crate::formats::cams;
 use crate::formats::image::{LabelMap, RgbImage, read_rgb};
 use crate::formats::label_png::{write_class_list, write_labels};
@@ -16,12 +18,12 @@ use crate::ops::affinity::{Pairs, Reduction, affinities};
 use crate::ops::class_maps::{self, GridAverage};
 use crate::ops::crf::DenseCrf;
 use crate::ops::resize::bilinear_resize_plane;
-use crate::ops::walk::Transition;
+use crate::ops::walk::walk;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-use super::images::{Outcome, StageCount, check_folder_classes, for_each_image};
+use super::images::{Outcome, StageCount, check_folder_classes, for_each_image, together};
 use super::make_cams::{for_each_pass, read_class_maps};
 
 /// The affinities of an image, P×h×w, and the pairs that they are of. Under the border rule `psa` the pairs
@@ -65,7 +67,7 @@ fn features_of(
     let (h, w) = (image.height.div_ceil(STRIDE), image.width.div_ceil(STRIDE));
     let mut passes = Vec::new();
     for_each_pass(image, scales, *flip, |input, flipped| {
-        let features = pass(input)?;
+        let features = pass(input)?.to_host()?;
         let [_, gh, gw, k] = features.nhwc("features")?;
         let mut on_grid = bilinear_resize_plane(features.data(), gh, gw, k, h, w)?;
         if flipped {
@@ -81,7 +83,7 @@ fn features_of(
     for cell in 0..h * w {
         passes.iter().for_each(|pass| data.extend(pass[cell * k..][..k].iter().map(|v| factor * v)));
     }
-    Tensor::new(&[1, h, w, passes.len() * k], data)
+    Tensor::new(&[1, h, w, passes.len() * k], data)?.to_place(parameters.gpu(), "the features")
 }
 
 /// Turns a row of cells of `k` values round.
@@ -121,8 +123,8 @@ pub fn walked_maps(
     config: &Config,
 ) -> Result<Tensor> {
     let (affinities, pairs) = affinities_of(network, parameters, image, config)?;
-    let transition = Transition::new(&affinities, &pairs.stencil, config.walk.beta)?;
-    let walked = transition.walk(&seeds_on_grid(maps, config)?, config.walk.steps)?;
+    let seeds = seeds_on_grid(maps, config)?;
+    let walked = walk(&affinities, &pairs.stencil, config.walk.beta, &seeds, config.walk.steps)?;
     let (h, w) = (image.height, image.width);
     if config.preset == Preset::Psa {
         return crop(
@@ -140,19 +142,20 @@ fn crop(maps: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     Tensor::new(&[l, height, width], rows.copied().collect())
 }
 
-/// Labels of one image before and after the CRF.
+/// Labels of one image before and after the CRF, which iterates on a GPU where one is given.
 pub fn pseudo_labels_of(
     image: &RgbImage,
     walked: &Tensor,
     names: &[u8],
     config: &Config,
+    gpu: Option<&Arc<Gpu>>,
 ) -> Result<(LabelMap, LabelMap)> {
     let labels: Vec<u8> = std::iter::once(0).chain(names.iter().copied()).collect();
     let revised = class_maps::argmax(walked, &labels)?;
     let refined = match config.crf.pseudo_labels {
         Refine::Off => revised.clone(),
         Refine::On => {
-            let q = DenseCrf::new(image, &config.crf.options)?.infer(walked)?;
+            let q = DenseCrf::new(image, &config.crf.options)?.infer_on(gpu, walked)?;
             class_maps::argmax(&q, &labels)?
         }
     };
@@ -179,8 +182,12 @@ pub fn make_pseudo_labels(
     for folder in std::iter::once(output).chain(revised_output) {
         write_class_list(folder, data.classes.names())?;
     }
-    let count =
-        for_each_image(data, network.backbone.is_narrow(), "make-pseudo-labels", progress, |sample| {
+    let count = for_each_image(
+        data,
+        together(&network.backbone, parameters),
+        "make-pseudo-labels",
+        progress,
+        |sample| {
             let Some(path) = cams::find(cam_folder, &sample.id) else { return Ok(Outcome::Skipped) };
             let name = format!("{}.png", sample.id);
             let (target, before) = (output.join(&name), revised_output.map(|folder| folder.join(&name)));
@@ -190,14 +197,15 @@ pub fn make_pseudo_labels(
             let image = read_rgb(&sample.image, config.data.exif)?;
             let (maps, names) = read_class_maps(&path, &data.classes, image.height, image.width)?;
             let walked = walked_maps(network, parameters, &image, &maps, config)?;
-            let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config)?;
+            let (revised, refined) = pseudo_labels_of(&image, &walked, &names, config, parameters.gpu())?;
             Ok(Outcome::Write(Box::new(move || {
                 if let Some(before) = before {
                     write_labels(&before, &revised)?;
                 }
                 write_labels(&target, &refined)
             })))
-        })?;
+        },
+    )?;
     match count.written + count.kept {
         0 => Err(Error::invalid("no image of the list has class maps here")
             .in_file(cam_folder)

@@ -1,10 +1,12 @@
 //! Networks from a configuration, and from files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, Preset, Width};
+use crate::device::cuda::Gpu;
 use crate::formats::{checkpoint, weights};
 use crate::nn::module::Parameters;
 use crate::nn::{AffinityNet, CamHead, CamNet, Classifier, Network, ResNet38, SegmentationNet};
@@ -77,6 +79,17 @@ pub struct Loaded<N> {
     pub config: Config,
     /// Class names, where the file keeps them (checkpoints of ours).
     pub classes: Option<Vec<String>>,
+}
+
+impl<N> Loaded<N> {
+    /// The same with its parameters on a GPU, or with `None` in host memory: the network computes where they are.
+    ///
+    /// # Errors
+    /// The device's: out of memory above all.
+    pub fn move_to(mut self, gpu: Option<&Arc<Gpu>>) -> Result<Self> {
+        self.parameters.move_to(gpu)?;
+        Ok(self)
+    }
 }
 
 /// Weights as a file or checkpoint holds them, before a configuration is chosen for their network.

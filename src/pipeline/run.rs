@@ -1,12 +1,14 @@
 //! The whole pipeline over one output folder: stages already complete are skipped, a broken-off one goes on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, Preset};
 use crate::data::{Dataset, TagUse};
+use crate::device::cuda::Gpu;
 use crate::formats::atomic::{FolderLock, sweep, write_atomically};
 use crate::formats::image::Exif;
 use crate::progress::{Progress, check_interrupted};
@@ -56,6 +58,7 @@ fn outputs_of(writes: &[PathBuf], training: bool) -> Result<String> {
 
 struct Run<'a> {
     config: &'a Config,
+    gpu: Option<&'a Arc<Gpu>>,
     progress: &'a Progress,
     manifest: Manifest,
     /// (stage, plan) in order, for `--dry-run`.
@@ -173,20 +176,25 @@ fn remove(folder: &Path) -> Result<()> {
 /// # Errors
 /// A data set or manifest that cannot be read.
 pub fn dry_run(config: &Config, progress: &Progress) -> Result<Vec<(&'static str, String)>> {
-    Ok(pipeline(config, progress, true)?.1)
+    Ok(pipeline(config, None, progress, true)?.1)
 }
 
-/// Runs all stages and writes `metrics.json`, `report.html` and `figures/`.
+/// Runs all stages, the networks on a GPU where one is given, and writes `metrics.json`, `report.html` and `figures/`.
 ///
 /// # Errors
 /// Whatever a stage fails with; the stages before it are complete and kept.
-pub fn run(config: &Config, progress: &Progress) -> Result<RunSummary> {
-    pipeline(config, progress, false)?.0.ok_or_else(|| Error::invalid("a dry run has no summary"))
+pub fn run(config: &Config, gpu: Option<&Arc<Gpu>>, progress: &Progress) -> Result<RunSummary> {
+    pipeline(config, gpu, progress, false)?.0.ok_or_else(|| Error::invalid("a dry run has no summary"))
 }
 
 type Plans = Vec<(&'static str, String)>;
 
-fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<RunSummary>, Plans)> {
+fn pipeline(
+    config: &Config,
+    gpu: Option<&Arc<Gpu>>,
+    progress: &Progress,
+    dry: bool,
+) -> Result<(Option<RunSummary>, Plans)> {
     let folder = config.output.folder.clone();
     let [train, val] = open(config)?;
     let lock = if dry {
@@ -197,7 +205,7 @@ fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<R
         Some(lock)
     };
     let manifest = Manifest::open(&folder)?;
-    let mut run = Run { config, progress, manifest, plans: Vec::new(), dry, stale: false };
+    let mut run = Run { config, gpu, progress, manifest, plans: Vec::new(), dry, stale: false };
     let summary = run.all(&folder, &train, &val)?;
     drop(lock);
     Ok((summary, run.plans))
@@ -205,12 +213,12 @@ fn pipeline(config: &Config, progress: &Progress, dry: bool) -> Result<(Option<R
 
 impl Run<'_> {
     fn all(&mut self, folder: &Path, train: &Dataset, val: &Dataset) -> Result<Option<RunSummary>> {
-        let (config, progress) = (self.config, self.progress);
+        let (config, gpu, progress) = (self.config, self.gpu, self.progress);
         let at = |name: &str| folder.join(name);
         let (train_hash, val_hash) = (hash_of(train, config.data.exif)?, hash_of(val, config.data.exif)?);
         let network = json!([config.preset, config.backbone, config.seed]);
         let training = |name: &str| (at(name), name.to_string());
-        let stage_of = |data, output| TrainStage { data, config, output, progress };
+        let stage_of = |data, output| TrainStage { data, config, output, gpu, progress };
 
         let (cam, _) = training("cam");
         let (cam_hash, cam_seconds, cam_report) = self.stage(Stage {
@@ -231,7 +239,7 @@ impl Run<'_> {
             writes: vec![cams.clone()],
             training: false,
             work: Box::new(|| {
-                let loaded = load_cam(&cam, config)?;
+                let loaded = load_cam(&cam, config)?.move_to(gpu)?;
                 // The authors' stages go on from maps at image size.
                 let psa = config.preset == Preset::Psa;
                 let form = if psa { make_cams::CamFormat::Npy } else { make_cams::CamFormat::Safetensors };
@@ -263,6 +271,7 @@ impl Run<'_> {
                     config,
                     config.preset == Preset::Psa,
                     &affinity_labels,
+                    gpu,
                     progress,
                 )?;
                 Ok(Value::Null)
@@ -294,7 +303,7 @@ impl Run<'_> {
             writes: vec![pseudo.clone(), revised.clone()],
             training: false,
             work: Box::new(|| {
-                let loaded = load_affinity(&affinity, config)?;
+                let loaded = load_affinity(&affinity, config)?.move_to(gpu)?;
                 for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     let (n, p) = (&loaded.network, &loaded.parameters);
                     let revised = Some(revised.as_path());
@@ -342,7 +351,7 @@ impl Run<'_> {
             writes: vec![masks.clone()],
             training: false,
             work: Box::new(|| {
-                let loaded = load_segmentation(&segmentation, config)?;
+                let loaded = load_segmentation(&segmentation, config)?.move_to(gpu)?;
                 for data in [train, val].into_iter().filter(|data| !data.samples.is_empty()) {
                     segment::segment_all(
                         &loaded.network,

@@ -18,7 +18,7 @@ use crate::ops::resize::bilinear_resize_plane;
 use crate::progress::Progress;
 use crate::tensor::Tensor;
 
-use super::images::{Outcome, StageCount, for_each_image};
+use super::images::{Outcome, StageCount, for_each_image, together};
 use super::make_cams::for_each_pass;
 
 /// Class probabilities of one image, C×H×W.
@@ -46,7 +46,10 @@ pub fn probabilities_of(
     })?;
     sum.iter_mut().for_each(|v| *v /= passes as f32);
     let p = Tensor::new(&[c, h, w], sum)?;
-    if config.segmentation.crf { DenseCrf::new(image, &config.crf.options)?.infer(&p) } else { Ok(p) }
+    if !config.segmentation.crf {
+        return Ok(p);
+    }
+    DenseCrf::new(image, &config.crf.options)?.infer_on(parameters.gpu(), &p)
 }
 
 /// The label map of one image.
@@ -73,7 +76,7 @@ pub fn segment_all(
     progress: &Progress,
 ) -> Result<StageCount> {
     write_class_list(output, data.classes.names())?;
-    for_each_image(data, network.backbone.is_narrow(), "segment", progress, |sample| {
+    for_each_image(data, together(&network.backbone, parameters), "segment", progress, |sample| {
         let target = output.join(format!("{}.png", sample.id));
         if target.exists() {
             return Ok(Outcome::Kept);

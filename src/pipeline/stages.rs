@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, Preset, TrainingConfig};
 use crate::data::Dataset;
 use crate::data::augment::{Recipe, Scale};
+use crate::device::cuda::Gpu;
 use crate::formats::checkpoint;
 use crate::formats::image::{Exif, read_rgb};
 use crate::formats::label_png::read_labels;
@@ -19,7 +20,6 @@ use crate::ops::affinity::affinity_loss;
 use crate::ops::class_maps::{labels_to_grid, pooled_confident_labels};
 use crate::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
 use crate::progress::Progress;
-use crate::tape::Var;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -36,6 +36,8 @@ pub struct TrainStage<'a> {
     pub config: &'a Config,
     /// Where checkpoint and `events.jsonl` go.
     pub output: &'a Path,
+    /// The GPU to train on, `None` for the CPU.
+    pub gpu: Option<&'a Arc<Gpu>>,
     /// Where progress goes.
     pub progress: &'a Progress,
 }
@@ -83,6 +85,7 @@ impl TrainStage<'_> {
                 make,
                 loss,
                 checkpoint_every: 0,
+                gpu: self.gpu.cloned(),
             },
             self.progress,
         )
@@ -114,8 +117,10 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
     stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let targets = batch.iter().flat_map(|(_, target)| target.iter().copied()).collect();
-        let logits = network.forward(forward, &Var::constant(image))?;
+        let images = forward.constant(&image, "the images")?;
+        let logits = network.forward(forward, &images)?;
         let targets = Tensor::new(&[batch.len(), classes], targets)?;
+        let targets = forward.constant(&targets, "the tags")?.into_value();
         Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
     })
 }
@@ -233,7 +238,8 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
     stage.run(&network, &config.training, Value::Null, names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
-        let features = network.forward(forward, &Var::constant(image))?;
+        let images = forward.constant(&image, "the images")?;
+        let features = network.forward(forward, &images)?;
         let (loss, parts) = affinity_loss(&mut forward.tape, &features, &labels, &pairs, config.loss)?;
         let parts = vec![
             ("background", parts.background),
@@ -260,7 +266,8 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
         let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
         let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
-        let logits = network.forward(forward, &Var::constant(image))?;
+        let images = forward.constant(&image, "the images")?;
+        let logits = network.forward(forward, &images)?;
         Ok((softmax_cross_entropy(&mut forward.tape, &logits, &labels)?, vec![]))
     })
 }

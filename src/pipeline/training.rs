@@ -15,11 +15,12 @@ use serde_json::json;
 
 use super::events::{Event, Events};
 use crate::config::{OptimizerKind, TrainingConfig};
+use crate::device::cuda::Gpu;
 use crate::formats::checkpoint::{self, Checkpoint};
 use crate::formats::{atomic, weights};
 use crate::nn::Network;
-use crate::nn::module::{Forward, Learned, Mode, Parameters, Role};
-use crate::optim::{Optimizer, poly};
+use crate::nn::module::{Forward, Learned, Mode, Parameter, Parameters, Role};
+use crate::optim::{NotFinite, Optimizer, Update, poly};
 use crate::progress::{Progress, check_interrupted};
 use crate::rng::{Purpose, Stream};
 use crate::tape::Var;
@@ -62,6 +63,8 @@ pub struct Training<'a, S> {
     pub loss: &'a Loss<'a, S>,
     /// Optimiser steps between checkpoints; 0 means one an epoch.
     pub checkpoint_every: u64,
+    /// The GPU to train on, `None` for the CPU. Checkpoints do not tell: a run may go on elsewhere.
+    pub gpu: Option<Arc<Gpu>>,
 }
 
 /// What a training came to.
@@ -111,6 +114,7 @@ pub fn train<S: Send + Sync + 'static>(
     if !job.learn_statistics {
         parameters.freeze_for_fine_tuning();
     }
+    parameters.move_to(job.gpu.as_ref())?;
     let mut events = Events::open(&job.output.join("events.jsonl"), step)?;
     let stage = progress.stage(&format!("train {}", job.network.kind()), total);
     stage.already(step);
@@ -143,12 +147,8 @@ pub fn train<S: Send + Sync + 'static>(
             if !loss.is_finite() {
                 return Err(stopped(first_bad_layer(job, &parameters, &samples, step)));
             }
-            if let Some(name) = first_bad_gradient(&parameters, &learned) {
-                return Err(stopped(format!("the gradient of `{name}`")));
-            }
-            update(job.recipe, &mut optimizer, &mut parameters, learned, rate);
-            if let Some(bad) = parameters.iter().find(|p| !p.value.is_finite()) {
-                return Err(stopped(format!("`{}`, after the step", bad.name)));
+            if let Some(place) = update(job.recipe, &mut optimizer, &mut parameters, learned, rate)? {
+                return Err(stopped(place));
             }
             Ok((loss, parts))
         })?;
@@ -250,16 +250,17 @@ fn new_optimizer(recipe: &TrainingConfig) -> Optimizer {
 }
 
 /// One optimiser step over all learned parameters, with the field's groups (spec §10): weight ×1, bias
-/// ×2 without decay, a new head's weights and biases at a multiple of that.
+/// ×2 without decay, a new head's weights and biases at a multiple of that. Says where a gradient or what
+/// was made of it is not a number.
 fn update(
     recipe: &TrainingConfig,
     optimizer: &mut Optimizer,
     parameters: &mut Parameters,
     learned: Learned,
     rate: f32,
-) {
-    let mut gradients = learned.gradients.into_iter().peekable();
-    optimizer.begin_step();
+) -> Result<Option<String>> {
+    let mut gradients = learned.gradients.iter().peekable();
+    let mut updates = Vec::with_capacity(learned.gradients.len());
     for (i, parameter) in parameters.iter_mut().enumerate() {
         let Some((_, gradient)) = gradients.next_if(|(index, _)| *index == i) else { continue };
         let head = if parameter.new { recipe.head_learning_rate_factor } else { 1.0 };
@@ -268,9 +269,24 @@ fn update(
             Role::Bias => (2.0, 0.0),
             Role::Norm | Role::Statistic => (1.0, 0.0),
         };
-        optimizer.step(i, &mut parameter.value, &gradient, rate * factor * head, decay);
+        let rate = rate * factor * head;
+        updates.push(Update { index: i, parameter: &mut parameter.value, gradient, rate, decay });
     }
-    parameters.update_running_statistics(learned.statistics);
+    let found = optimizer.update(&mut updates)?;
+    drop(updates);
+    let name = |parameters: &Parameters, i| {
+        parameters.iter().nth(i).map(|p: &Parameter| p.name.clone()).unwrap_or_default()
+    };
+    let first = match found {
+        Some(NotFinite::Gradient(i)) => {
+            return Ok(Some(format!("the gradient of `{}`", name(parameters, i))));
+        }
+        Some(NotFinite::Parameter(i)) => Some(i),
+        None => None,
+    };
+    let running = parameters.update_running_statistics(learned.statistics)?;
+    let first = first.into_iter().chain(running).min();
+    Ok(first.map(|i| format!("`{}`, after the step", name(parameters, i))))
 }
 
 /// Loads initial weights, if any, into fresh parameters.
@@ -327,7 +343,8 @@ fn save<S>(
     total: u64,
     loss: f64,
 ) -> Result<()> {
-    let tensors = parameters.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
+    let tensors =
+        parameters.iter().map(|p| Ok((p.name.clone(), p.value.to_host()?))).collect::<Result<_>>()?;
     checkpoint::save(
         job.output,
         &Checkpoint {
@@ -337,7 +354,7 @@ fn save<S>(
             step,
             version: env!("CARGO_PKG_VERSION").to_string(),
             tensors,
-            optimizer: optimizer.state(),
+            optimizer: optimizer.state()?,
             state: json!({ "loss": loss, "seed": job.seed, "total_steps": total }),
         },
     )
@@ -362,12 +379,6 @@ fn first_bad_layer<S>(job: &Training<'_, S>, parameters: &Parameters, samples: &
     // The pass is repeated for its trace alone; what it returns is known to be bad.
     let _ = (job.loss)(&mut forward, samples);
     forward.first_not_finite().unwrap_or_else(|| "the loss".to_string())
-}
-
-/// The parameter nearest to the loss whose gradient is not a number: backward meets it first.
-fn first_bad_gradient<'a>(parameters: &'a Parameters, learned: &Learned) -> Option<&'a str> {
-    let (bad, _) = learned.gradients.iter().rev().find(|(_, gradient)| !gradient.is_finite())?;
-    parameters.iter().nth(*bad).map(|parameter| parameter.name.as_str())
 }
 
 /// Explains why training stops: the batch, and the first place that is not a number. Nothing is saved.

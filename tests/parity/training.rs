@@ -67,6 +67,7 @@ fn ten_steps() {
                     Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
                 },
                 checkpoint_every: 0,
+                gpu: None,
             },
             &Progress::new(true),
         )

@@ -113,7 +113,7 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     let shape = |x: u32, y: u32, shared: u32| Shape { grid: [x, y, 1], threads: 256, shared };
     let ladder = [
         ("conv2d", "conv2d_forward_direct_f32", shape(64, 1, 0), forward(wide)),
-        ("conv2d", "conv2d_forward_tiled_f32", shape(16, 4, 0), forward(wide)),
+        ("conv2d", "conv2d_tiled_f32", shape(16, 4, 0), forward(wide).i32(0)),
         ("conv2d", "conv2d_blocks_f32", shape(2, 1, 0), forward(wide).i32(0)),
         ("conv2d_tf32", "conv2d_async_f32", shape(2, 1, 0), forward(wide).i32(0)),
         ("conv2d_tf32", "conv2d_mma_tf32", shape(2, 1, 48 << 10), forward(wide).i32(0)),
@@ -122,6 +122,9 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     for (file, kernel, shape, p) in &ladder {
         run(&mut machine, kernel, file, kernel, *shape, p)?;
     }
+    let p = geometry(ParameterBytes::new().address(wide[0]).address(wide[2]).address(target)).i32(128);
+    let tiled = Shape { grid: [4, 2 * taps as u32, 2], threads: 256, shared: 0 };
+    run(&mut machine, "conv2d_weight_tiled_f32", "conv2d", "conv2d_weight_tiled_f32", tiled, &p)?;
     for (kernel, [x, _, dy]) in [
         ("conv2d_weight_async_f32", wide),
         ("conv2d_weight_mma_tf32", wide),
@@ -170,7 +173,148 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     run(&mut machine, "walk_step_f32", "walk", "walk_step_f32", shape(1, 1, 0), &p)?;
     let whole = Shape { grid: [1, 1, 1], threads: 1024, shared: (2 * (pixels + 2 * pad) * 16) as u32 };
     run(&mut machine, "walk_whole_4_f32, 8 steps", "walk", "walk_whole_4_f32", whole, &p.i32(8))?;
+    for (file, kernel, shape, p) in steps_of_training(&mut machine, &values) {
+        run(&mut machine, kernel, file, kernel, shape, &p)?;
+    }
     Ok(all)
+}
+
+type Step = (&'static str, &'static str, Shape, ParameterBytes);
+
+/// What a training step is made of beside products: maps of 2 images, 16×16 pixels, 32 channels.
+fn steps_of_training(machine: &mut Machine, values: &dyn Fn(usize) -> Vec<f32>) -> Vec<Step> {
+    let (images, pixels, channels) = (2usize, 256usize, 32usize);
+    let (rows, count) = (images * pixels, images * pixels * channels);
+    let ranges = rows.div_ceil(512);
+    let [x, y, g] = [0; 3].map(|_| machine.floats(&values(count)));
+    let target = machine.empty(4 * count);
+    let ones = vec![1.0; images * channels];
+    let [a, b, c, d, e] = [0; 5].map(|_| machine.floats(&ones));
+    let [f, h, i, j] = [0; 4].map(|_| machine.empty(4 * images * channels));
+    let parts = machine.empty(8 * ranges * channels);
+    let labels = machine.bytes(&(0..rows).map(|p| (p % 5) as u8).collect::<Vec<_>>());
+    let sums = machine.empty(4 * 64);
+    let of = |addresses: &[u64]| addresses.iter().fold(ParameterBytes::new(), |p, v| p.address(*v));
+    let with = |p: ParameterBytes, sizes: &[usize]| sizes.iter().fold(p, |p, v| p.i32(*v as i32));
+    let line = |count: usize, per_block: usize| Shape {
+        grid: [count.div_ceil(per_block) as u32, 1, 1],
+        threads: 256,
+        shared: 0,
+    };
+    let by_channel = |y: usize| Shape { grid: [1, y as u32, 1], threads: 256, shared: 0 };
+    let four = line(count, 1024);
+    // A table of one entry: w, g, two tensors of state; count, first block; rate, decay, shrink, momentum.
+    let mut entry: Vec<u8> = [target, g, x, y].iter().flat_map(|a| a.to_le_bytes()).collect();
+    entry.extend([count as i32, 0].iter().flat_map(|v| v.to_le_bytes()));
+    entry.extend([0.1f32, 0.01, 1.0, 0.9].iter().flat_map(|v| v.to_le_bytes()));
+    entry.extend([0; 8]);
+    let (table, bad) = (machine.bytes(&entry), machine.ints(&[0, 0]));
+    let optimiser = || of(&[table, bad]).i32(1);
+    let adam = [0.9f32, 0.1, 0.999, 0.001, 1.5].iter().fold(optimiser(), |p, v| p.f32(*v));
+    // 16×16 to 32×32 and its like: each output has two sources an axis.
+    let taps: Vec<i32> = (0..32).flat_map(|p| [p / 2, (p / 2 + 1).min(15), 0x3e80_0000]).collect();
+    let spans: Vec<i32> = (0..16).flat_map(|p| [(2 * p - 2).max(0), 2 * p + 2]).collect();
+    let (taps, spans) = (machine.ints(&taps), machine.ints(&spans));
+    let (small, large) = (machine.floats(&values(16 * 16 * 4)), machine.empty(4 * 32 * 32 * 4));
+    let resized = [1, 16, 16, 4, 32, 32];
+    let words = [0, 1, 2, 3, 4, 5].iter().fold(of(&[f]).i32((images * channels) as i32), |p, v| p.i32(*v));
+    vec![
+        (
+            "batch_norm",
+            "batch_norm_coefficients_f32",
+            line(channels, 256),
+            with(of(&[a, b, c, d, f, h, i]), &[channels]),
+        ),
+        ("batch_norm", "batch_norm_f32", four, with(of(&[x, a, b, target]), &[count, channels, 1])),
+        ("batch_norm", "batch_norm_backward_f32", four, with(of(&[g, y, a, target]), &[count, channels])),
+        (
+            "batch_norm",
+            "batch_norm_moments_f32",
+            by_channel(ranges),
+            with(of(&[x, parts]), &[rows, channels]),
+        ),
+        (
+            "batch_norm",
+            "batch_norm_statistics_f32",
+            by_channel(1),
+            with(of(&[x, parts, a, b, f, h, i, j, target]), &[ranges, rows, channels]),
+        ),
+        (
+            "batch_norm",
+            "batch_norm_gradient_sums_f32",
+            by_channel(ranges),
+            with(of(&[g, y, x, a, b, parts]), &[rows, channels]),
+        ),
+        (
+            "batch_norm",
+            "batch_norm_gradient_f32",
+            by_channel(1),
+            with(of(&[parts, a, b, c, f, h, i, j]), &[ranges, rows, channels]),
+        ),
+        (
+            "batch_norm",
+            "batch_norm_learning_backward_f32",
+            four,
+            with(of(&[g, y, x, a, d, e, target]), &[count, channels]),
+        ),
+        ("pointwise", "add_f32", four, with(of(&[x, y, target]), &[count])),
+        ("pointwise", "relu_f32", four, with(of(&[x, target]), &[count])),
+        ("pointwise", "relu_backward_f32", four, with(of(&[g, y, target]), &[count])),
+        ("pointwise", "elu_f32", four, with(of(&[x, target]), &[count])),
+        ("pointwise", "elu_backward_f32", four, with(of(&[g, y, target]), &[count])),
+        ("pointwise", "scale_by_f32", four, with(of(&[x, a, target]), &[count]).f32(2.0)),
+        ("dropout", "dropout_factors_f32", line(images * channels, 256), words.f32(0.5).f32(2.0)),
+        (
+            "dropout",
+            "dropout_maps_f32",
+            four,
+            with(of(&[x, a, target]), &[count, pixels * channels, channels]),
+        ),
+        (
+            "concat",
+            "copy_channels_f32",
+            line(rows * 16, 1024),
+            with(of(&[x, target]), &[rows, 16, channels, 8, channels, 16, 4]),
+        ),
+        ("pooling", "global_average_f32", by_channel(images), with(of(&[x, f]), &[pixels, channels])),
+        ("pooling", "global_average_backward_f32", four, with(of(&[a, target]), &[count, pixels, channels])),
+        (
+            "pooling",
+            "average_pooling_f32",
+            line(count / 4, 256),
+            with(of(&[x, target]), &[2, 16, 16, channels, 2]),
+        ),
+        (
+            "pooling",
+            "average_pooling_backward_f32",
+            line(count, 256),
+            with(of(&[x, target]), &[2, 16, 16, channels, 2]),
+        ),
+        ("resize", "bilinear_resize_f32", line(4096, 256), with(of(&[small, taps, taps, large]), &resized)),
+        (
+            "resize",
+            "bilinear_resize_backward_f32",
+            line(1024, 256),
+            with(of(&[large, taps, taps, spans, spans, target]), &resized),
+        ),
+        (
+            "losses",
+            "multi_label_soft_margin_f32",
+            by_channel(1),
+            with(of(&[a, b, f, sums]), &[images * channels]),
+        ),
+        (
+            "losses",
+            "softmax_cross_entropy_f32",
+            line(rows, 256),
+            with(of(&[x, labels, target, sums]), &[rows, channels]),
+        ),
+        ("reduce", "sum_scaled_f32", by_channel(1), with(of(&[x, sums]), &[1000]).f32(0.5)),
+        ("reduce", "sum_rows_f32", by_channel(ranges), with(of(&[x, parts]), &[rows, channels])),
+        ("optimizer", "sgd_table_f32", line(count, 4096), optimiser()),
+        ("optimizer", "adam_table_f32", line(count, 4096), adam),
+        ("optimizer", "blend_table_f32", line(count, 4096), optimiser()),
+    ]
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaSlice, DevicePtr, DriverError};
 
 use super::Gpu;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 mod sealed {
@@ -103,6 +104,18 @@ impl<T> std::fmt::Debug for DeviceBuffer<T> {
     }
 }
 
+/// A tensor's buffer to read from, and one of its size to write to: its own where nobody else holds it. `what` names a
+/// new one in errors.
+///
+/// # Errors
+/// A tensor that is not on a GPU; as [`Gpu::allocate`].
+pub(crate) fn reuse(tensor: Tensor, what: &str) -> Result<(Arc<DeviceBuffer<f32>>, Arc<DeviceBuffer<f32>>)> {
+    let (source, alone) = tensor.into_buffer()?;
+    let target =
+        if alone { Arc::clone(&source) } else { Arc::new(source.gpu().allocate(what, source.len())?) };
+    Ok((source, target))
+}
+
 impl Gpu {
     /// A buffer of `len` elements whose values are not defined. `what` names it in errors.
     ///
@@ -168,6 +181,22 @@ impl Gpu {
             self.stream.memset_zeros(memory).map_err(|e| self.failure(&format!("clearing {what}"), e))?;
         }
         Ok(buffer)
+    }
+
+    /// A copy of a buffer in device memory. `what` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`].
+    pub fn duplicate<T: Element>(
+        self: &Arc<Self>,
+        what: &str,
+        buffer: &DeviceBuffer<T>,
+    ) -> Result<DeviceBuffer<T>> {
+        let mut copy = self.allocate(what, buffer.len)?;
+        if let (Some(from), Some(to)) = (&buffer.memory, copy.memory.as_mut()) {
+            self.stream.memcpy_dtod(from, to).map_err(|e| self.failure(&format!("copying {what}"), e))?;
+        }
+        Ok(copy)
     }
 
     /// The buffer's elements. Waits for all work before.

@@ -1,6 +1,7 @@
 //! The kernels: their PTX, which is part of the program, loaded when a kernel of it is first launched.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -13,10 +14,20 @@ use crate::{Error, ErrorKind, Result};
 /// The files of `kernels/`, compiled.
 const FILES: &[(&str, &str)] = &[
     ("affinity", include_str!("../../../kernels/ptx/affinity.ptx")),
+    ("batch_norm", include_str!("../../../kernels/ptx/batch_norm.ptx")),
+    ("concat", include_str!("../../../kernels/ptx/concat.ptx")),
     ("conv2d", include_str!("../../../kernels/ptx/conv2d.ptx")),
-    ("conv2d_tf32", include_str!("../../../kernels/ptx/conv2d_tf32.ptx")),
     ("conv2d_bf16", include_str!("../../../kernels/ptx/conv2d_bf16.ptx")),
+    ("conv2d_tf32", include_str!("../../../kernels/ptx/conv2d_tf32.ptx")),
+    ("conv2d_weight", include_str!("../../../kernels/ptx/conv2d_weight.ptx")),
+    ("crf", include_str!("../../../kernels/ptx/crf.ptx")),
+    ("dropout", include_str!("../../../kernels/ptx/dropout.ptx")),
+    ("losses", include_str!("../../../kernels/ptx/losses.ptx")),
+    ("optimizer", include_str!("../../../kernels/ptx/optimizer.ptx")),
+    ("pointwise", include_str!("../../../kernels/ptx/pointwise.ptx")),
+    ("pooling", include_str!("../../../kernels/ptx/pooling.ptx")),
     ("reduce", include_str!("../../../kernels/ptx/reduce.ptx")),
+    ("resize", include_str!("../../../kernels/ptx/resize.ptx")),
     ("walk", include_str!("../../../kernels/ptx/walk.ptx")),
 ];
 
@@ -31,16 +42,33 @@ pub(crate) struct Geometry {
     pub shared: u32,
 }
 
-/// One argument of a kernel.
+/// One argument of a kernel. It borrows the buffer that it names, so that none is given back before its kernel is queued.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Argument {
-    /// A buffer's address, 0 for none.
-    Address(u64),
+pub(crate) enum Argument<'a> {
+    /// A buffer, or none.
+    Address(Address<'a>),
     I32(i32),
+    U32(u32),
     F32(f32),
 }
 
-impl Argument {
+/// A buffer's address, 0 for none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Address<'a>(u64, PhantomData<&'a ()>);
+
+impl Argument<'_> {
+    /// No buffer.
+    pub const NONE: Argument<'static> = Argument::Address(Address(0, PhantomData));
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Address(_) => 8,
+            Self::I32(_) | Self::U32(_) | Self::F32(_) => 4,
+        }
+    }
+}
+
+impl Argument<'static> {
     /// A size or count as the kernels' `int`.
     ///
     /// # Errors
@@ -50,18 +78,51 @@ impl Argument {
             Error::shape("launch", format!("{value} is more than a kernel's 32-bit indices can name"))
         })
     }
+}
 
-    fn bytes(self) -> usize {
-        match self {
-            Self::Address(_) => 8,
-            Self::I32(_) | Self::F32(_) => 4,
-        }
+/// Several sizes or counts in a row: see [`Argument::size`].
+pub(crate) fn sizes<const N: usize>(values: [usize; N]) -> Result<[Argument<'static>; N]> {
+    let mut out = [Argument::I32(0); N];
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = Argument::size(value)?;
+    }
+    Ok(out)
+}
+
+/// How many pieces of `size` cover `count`: a grid's blocks along one axis.
+///
+/// # Errors
+/// More than a grid can have.
+pub(crate) fn blocks(count: usize, size: usize) -> Result<u32> {
+    let blocks = i32::try_from(count.div_ceil(size));
+    blocks.map(i32::unsigned_abs).map_err(|_| {
+        Error::shape("launch", format!("{count} values are more than a grid's blocks can cover"))
+    })
+}
+
+impl Geometry {
+    /// A grid of one dimension that covers `count` in blocks of 256 threads, `per_block` each.
+    pub fn line(count: usize, per_block: usize) -> Result<Self> {
+        Ok(Self { grid: [blocks(count, per_block)?, 1, 1], threads: 256, shared: 0 })
     }
 }
 
-impl<T> From<&DeviceBuffer<T>> for Argument {
-    fn from(buffer: &DeviceBuffer<T>) -> Self {
-        Self::Address(buffer.address())
+impl<'a, T> From<&'a DeviceBuffer<T>> for Argument<'a> {
+    fn from(buffer: &'a DeviceBuffer<T>) -> Self {
+        Self::Address(Address(buffer.address(), PhantomData))
+    }
+}
+
+impl<'a, T> From<&'a Arc<DeviceBuffer<T>>> for Argument<'a> {
+    fn from(buffer: &'a Arc<DeviceBuffer<T>>) -> Self {
+        (&**buffer).into()
+    }
+}
+
+/// No buffer where there is none.
+impl<'a, T> From<Option<&'a Arc<DeviceBuffer<T>>>> for Argument<'a> {
+    fn from(buffer: Option<&'a Arc<DeviceBuffer<T>>>) -> Self {
+        buffer.map_or(Self::NONE, Self::from)
     }
 }
 
@@ -147,13 +208,17 @@ impl Gpu {
         &self,
         name: &'static str,
         geometry: Geometry,
-        arguments: &[Argument],
+        arguments: &[Argument<'_>],
     ) -> Result<()> {
         let kernel = self.kernel(name)?;
         let given: Vec<usize> = arguments.iter().map(|a| a.bytes()).collect();
         if *given != *kernel.parameters {
             let message = format!("{name} takes parameters of {:?} bytes, not {given:?}", kernel.parameters);
             return Err(Error::new(ErrorKind::Device, message));
+        }
+        // Nothing to compute; a grid of no blocks is an error to the driver.
+        if geometry.grid.contains(&0) {
+            return Ok(());
         }
         let fail = |e| self.failure(&format!("launching {name}"), e);
         if geometry.shared > 0 {
@@ -179,8 +244,9 @@ impl Gpu {
         let mut launch = self.stream.launch_builder(&kernel.function);
         for argument in arguments {
             match argument {
-                Argument::Address(value) => launch.arg(value),
+                Argument::Address(Address(value, _)) => launch.arg(value),
                 Argument::I32(value) => launch.arg(value),
+                Argument::U32(value) => launch.arg(value),
                 Argument::F32(value) => launch.arg(value),
             };
         }

@@ -15,13 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use buffer::reuse;
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
 pub use kernels::kernel_names;
-pub(crate) use kernels::{Argument, Geometry};
+pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
 pub use library::emulated_driver;
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
@@ -48,6 +49,7 @@ pub struct Gpu {
     compute_capability: (i32, i32),
     multiprocessors: i32,
     shared_per_block: u32,
+    precision: Mutex<Precision>,
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
@@ -108,6 +110,7 @@ impl Gpu {
                 CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?
             .unsigned_abs(),
+            precision: Mutex::new(Precision::F32),
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
@@ -139,6 +142,31 @@ impl Gpu {
     /// The most shared memory that a block may have, in bytes.
     pub fn shared_per_block(&self) -> u32 {
         self.shared_per_block
+    }
+
+    /// What convolutions multiply in.
+    pub fn precision(&self) -> Precision {
+        *self.precision.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has convolutions multiply in another precision from here on.
+    ///
+    /// # Errors
+    /// Tensor cores for it need compute capability 8.0.
+    pub fn set_precision(&self, precision: Precision) -> Result<()> {
+        if precision != Precision::F32 && !self.has_async_copies() {
+            let (major, minor) = self.compute_capability;
+            let message =
+                format!("{self:?}: tf32 and bf16 need compute capability 8.0, it has {major}.{minor}");
+            return Err(Error::new(ErrorKind::Unavailable, message).remedy("leave out --precision"));
+        }
+        *self.precision.lock().unwrap_or_else(PoisonError::into_inner) = precision;
+        Ok(())
+    }
+
+    /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.
+    pub(crate) fn has_async_copies(&self) -> bool {
+        self.compute_capability.0 >= 8
     }
 
     /// Free and total device memory in bytes.

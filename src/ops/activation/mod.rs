@@ -1,5 +1,7 @@
 //! ReLU and ELU, element by element.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use crate::Result;
@@ -8,6 +10,9 @@ use crate::tensor::{CHUNK, Tensor};
 
 /// max(0, x); a NaN comes through.
 pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
+    if x.value().gpu().is_some() {
+        return cuda::on_tape(tape, "relu", ["relu_f32", "relu_backward_f32"], x);
+    }
     let y = map(x.value(), |v| if v < 0.0 { 0.0 } else { v })?;
     let kept = y.clone();
     Ok(tape.record("relu", y, &[x], move |mut gradient| {
@@ -18,6 +23,9 @@ pub fn relu(tape: &mut Tape, x: &Var) -> Result<Var> {
 
 /// ELU with α = 1: x for x > 0, eˣ − 1 below (Clevert et al. 2016). The slope below 0 is eˣ = y + 1.
 pub fn elu(tape: &mut Tape, x: &Var) -> Result<Var> {
+    if x.value().gpu().is_some() {
+        return cuda::on_tape(tape, "elu", ["elu_f32", "elu_backward_f32"], x);
+    }
     let y = map(x.value(), |v| if v > 0.0 { v } else { crate::math::exp_m1(v) })?;
     let kept = y.clone();
     Ok(tape.record("elu", y, &[x], move |mut gradient| {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{BorderRule, Pairs, Stencil};
-use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung};
+use super::{AffinityLossParts, LossForm, Pairs, Stencil};
+use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung, blocks, sizes};
+use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -27,6 +28,26 @@ pub const LADDER: &[Rung] = &[
     },
 ];
 
+/// The ladder of the loss's gradient, from plain to fast; both give the same bits.
+pub const BACKWARD_LADDER: &[Rung] = &[
+    Rung {
+        number: 0,
+        name: "gather",
+        kernel: "affinity_backward_gather_f32",
+        idea: "one thread a value, from both sides of its pixel",
+        bound: "L1 and L2: four loads a pair and channel",
+        takes: "every stencil",
+    },
+    Rung {
+        number: 1,
+        name: "tiled",
+        kernel: "affinity_backward_tiled_f32",
+        idea: "a tile with its halo in shared memory; a slope is read once for 16 channels",
+        bound: "shared memory: 16 bytes for four terms",
+        takes: "the default stencil (radius 5, 34 offsets)",
+    },
+];
+
 const TILED: u32 = 1;
 
 /// Whether a rung takes a stencil.
@@ -41,58 +62,188 @@ pub(crate) fn upload_offsets(gpu: &Arc<Gpu>, offsets: &[(usize, isize)]) -> Resu
     gpu.upload("the stencil", &pairs)
 }
 
-/// Affinities N×P×h×w of features N×h×w×K, NaN where a pair does not exist, on a GPU by one rung: copied there,
-/// computed, copied back.
+/// Affinities N×P×h×w of features N×h×w×K, NaN where a pair does not exist, on a GPU by one rung: copied there where they
+/// are not, computed, copied back.
 ///
 /// # Errors
 /// As [`affinities`](super::affinities); a stencil that the rung does not take; the device's.
 pub fn affinities(gpu: &Arc<Gpu>, rung: &Rung, features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
-    let [n, h, w, k] = features.nhwc("affinities")?;
+    let [_, h, w, _] = features.nhwc("affinities")?;
     pairs.check(h, w)?;
     if !takes(rung, &pairs.stencil) {
         return Err(Error::invalid(format!("rung {} of the affinities takes {}", rung.name, rung.takes)));
     }
+    compare(rung, What::Affinities, &features.to_device(gpu, "the features")?, pairs)?.to_host()
+}
+
+/// The highest rung of a ladder that takes a stencil.
+fn choose(ladder: &'static [Rung], stencil: &Stencil) -> Result<&'static Rung> {
+    let found = ladder.iter().rev().find(|rung| takes(rung, stencil));
+    found.ok_or_else(|| Error::invalid("no kernel of the affinities takes this stencil"))
+}
+
+/// What [`affinities`](super::affinities) does for features on a GPU, whose grid has been checked.
+pub(super) fn affinities_on_device(features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
+    compare(choose(LADDER, &pairs.stencil)?, What::Affinities, features, pairs)
+}
+
+/// What is computed of each pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Affinities,
+    Distances,
+}
+
+/// What a pair of features on a GPU comes to, N×P×h×w, by a rung that takes the stencil.
+fn compare(rung: &Rung, what: What, features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
+    let [n, h, w, k] = features.nhwc("affinities")?;
     let planes = pairs.stencil.len();
     let shape = [n, planes, h, w];
     let values = n * planes * h * w;
-    if values == 0 {
-        return Tensor::new(&shape, Vec::new());
-    }
-    let margin = match pairs.border {
-        BorderRule::Full => 0,
-        BorderRule::Psa => pairs.stencil.reach,
-    };
-    let f = gpu.upload("the features", features.data())?;
-    let out = gpu.allocate::<f32>("the affinities", values)?;
-    let [images, height, width, channels, plane_count, margin] =
-        [n, h, w, k, planes, margin].map(Argument::size);
+    let f = features.buffer()?;
+    let gpu = f.gpu();
+    let out = Arc::new(gpu.allocate::<f32>("the affinities", values)?);
     // Indices within a tensor are 32-bit.
-    for len in [features.len(), values] {
-        Argument::size(len)?;
-    }
-    let factor = Argument::F32(pairs.factor(k));
+    sizes([features.len(), values])?;
+    let (margin, factor) = (pairs.margin(), Argument::F32(pairs.factor(k)));
     if rung.number == TILED {
-        let grid = [w.div_ceil(16) as u32, h.div_ceil(8) as u32, n as u32];
-        let arguments = [(&f).into(), (&out).into(), height?, width?, channels?, margin?, factor];
+        let grid = [blocks(w, 16)?, blocks(h, 8)?, blocks(n, 1)?];
+        let kernel = match what {
+            What::Affinities => "affinity_forward_tiled_f32",
+            What::Distances => "affinity_distance_tiled_f32",
+        };
+        let mut arguments = vec![f.into(), (&out).into()];
+        arguments.extend(sizes([h, w, k, margin])?);
+        arguments.push(factor);
         // SAFETY: the buffers have the sizes that the other arguments say.
-        unsafe { gpu.launch(rung.kernel, Geometry { grid, threads: 128, shared: 0 }, &arguments)? };
+        unsafe { gpu.launch(kernel, Geometry { grid, threads: 128, shared: 0 }, &arguments)? };
     } else {
+        let kernel = match what {
+            What::Affinities => "affinity_forward_gather_f32",
+            What::Distances => "affinity_distance_gather_f32",
+        };
         let offsets = upload_offsets(gpu, pairs.stencil.offsets())?;
-        let grid = [values.div_ceil(256) as u32, 1, 1];
-        let arguments = [
-            (&f).into(),
-            (&offsets).into(),
-            (&out).into(),
-            images?,
-            height?,
-            width?,
-            channels?,
-            plane_count?,
-            margin?,
-            factor,
-        ];
+        let mut arguments = vec![f.into(), (&offsets).into(), (&out).into()];
+        arguments.extend(sizes([n, h, w, k, planes, margin])?);
+        arguments.push(factor);
         // SAFETY: as above.
-        unsafe { gpu.launch(rung.kernel, Geometry { grid, threads: 256, shared: 0 }, &arguments)? };
+        unsafe { gpu.launch(kernel, Geometry::line(values, PAIRS)?, &arguments)? };
     }
-    Tensor::new(&shape, gpu.download(&out)?)
+    Tensor::from_buffer(&shape, out)
+}
+
+/// Pairs of a block.
+const PAIRS: usize = 256;
+
+/// What [`affinity_loss`](super::affinity_loss) does for features on a GPU, whose grid and labels have been checked. The
+/// parts are read back here, for whoever watches the training.
+pub(super) fn loss(
+    tape: &mut Tape,
+    features: &Var,
+    labels: &[u8],
+    pairs: &Pairs,
+    form: LossForm,
+) -> Result<(Var, AffinityLossParts)> {
+    let [n, h, w, k] = features.value().nhwc("affinity_loss")?;
+    let planes = pairs.stencil.len();
+    let values = n * planes * h * w;
+    let f = features.value().buffer()?;
+    let gpu = f.gpu();
+    let labels = gpu.upload("labels", labels)?;
+    let offsets = upload_offsets(gpu, pairs.stencil.offsets())?;
+    let shape = sizes([n, h, w, planes, pairs.margin()])?;
+    let form = Argument::I32(i32::from(form == LossForm::Psa));
+    let line = Geometry::line(values, PAIRS)?;
+    let one = |threads: u32| Geometry { grid: [1, 1, 1], threads, shared: 0 };
+
+    let counts = gpu.zeros::<u32>("numbers of pairs", 3)?;
+    let arguments = [&[(&labels).into(), (&offsets).into(), (&counts).into()][..], &shape].concat();
+    // SAFETY: labels one a pixel, an offset a plane, three counts.
+    unsafe { gpu.launch("affinity_count_u32", line, &arguments)? };
+    let weights = gpu.allocate::<f32>("weights of pairs", 3)?;
+    // SAFETY: three counts, three weights.
+    unsafe { gpu.launch("affinity_weights_f32", one(32), &[(&counts).into(), (&weights).into(), form])? };
+
+    let distances = compare(choose(LADDER, &pairs.stencil)?, What::Distances, features.value(), pairs)?;
+    let slopes = Arc::clone(distances.buffer()?);
+    let sums = gpu.allocate::<f32>("losses of blocks", 3 * values.div_ceil(PAIRS))?;
+    let mut arguments = vec![(&slopes).into(), (&labels).into(), (&offsets).into(), (&weights).into()];
+    // Slopes take the distances' place.
+    arguments.extend([Argument::from(&slopes), Argument::from(&sums)]);
+    arguments.extend(shape);
+    arguments.extend([form, Argument::F32(pairs.factor(k))]);
+    // SAFETY: a distance a pair, whose place the kernel lets the slope take; three sums a block; the rest as above.
+    unsafe { gpu.launch("affinity_loss_f32", line, &arguments)? };
+    let total = Arc::new(gpu.allocate::<f32>("the loss", 1)?);
+    let parts = gpu.allocate::<f32>("parts of the loss", 6)?;
+    let mut arguments = vec![(&sums).into(), (&counts).into(), (&total).into(), (&parts).into()];
+    arguments.extend([Argument::size(values.div_ceil(PAIRS))?, form]);
+    // SAFETY: three sums a block, three counts, one loss, six parts.
+    unsafe { gpu.launch("affinity_parts_f32", one(256), &arguments)? };
+    let parts = gpu.download(&parts)?;
+    let counts = [3, 4, 5].map(|at: usize| u64::from(parts[at].to_bits()));
+    let [background, foreground, negative] = [0, 1, 2].map(|at: usize| f64::from(parts[at]));
+    let parts = AffinityLossParts { background, foreground, negative, counts };
+
+    let loss = Tensor::from_buffer(&[], total)?;
+    if counts == [0; 3] {
+        return Ok((Var::constant(loss), parts));
+    }
+    let kept = features.value().clone();
+    let rung = choose(BACKWARD_LADDER, &pairs.stencil)?;
+    let loss = tape.record("affinity_loss", loss, &[features], move |g| {
+        Ok(vec![Some(backward(rung, &kept, &slopes, &offsets, &g)?)])
+    });
+    Ok((loss, parts))
+}
+
+/// The features' gradient from the slopes of all pairs, N×P×h×w, and the loss's own gradient.
+fn backward(
+    rung: &Rung,
+    features: &Tensor,
+    slopes: &DeviceBuffer<f32>,
+    offsets: &DeviceBuffer<i32>,
+    gradient: &Tensor,
+) -> Result<Tensor> {
+    let [n, h, w, k] = features.nhwc("affinity_loss")?;
+    let f = features.buffer()?;
+    let df = Arc::new(f.gpu().allocate("the features' gradient", f.len())?);
+    let scale = Argument::from(gradient.buffer()?);
+    let (geometry, arguments) = if rung.number == TILED {
+        let grid = [blocks(w, 16)?, blocks(h, 8)?, blocks(n, 1)?];
+        let arguments = [&[f.into(), slopes.into(), scale, (&df).into()][..], &sizes([h, w, k])?].concat();
+        (Geometry { grid, threads: 128, shared: 0 }, arguments)
+    } else {
+        let planes = offsets.len() / 2;
+        let buffers = [f.into(), slopes.into(), offsets.into(), scale, (&df).into()];
+        (Geometry::line(f.len(), PAIRS)?, [&buffers[..], &sizes([n, h, w, k, planes])?].concat())
+    };
+    // SAFETY: a slope a pair, an offset a plane, one number, as many gradients as features; the tiled rung has been chosen
+    // for its stencil.
+    unsafe { f.gpu().launch(rung.kernel, geometry, &arguments)? };
+    Tensor::from_buffer(features.shape(), df)
+}
+
+/// The gradient of features N×h×w×K from the slopes of all pairs, N×P×h×w (0 where there is none), on a GPU by one rung:
+/// copied there, computed, copied back.
+///
+/// # Errors
+/// Shapes that do not fit each other; a stencil that the rung does not take; the device's.
+pub fn gradient(
+    gpu: &Arc<Gpu>,
+    rung: &Rung,
+    features: &Tensor,
+    slopes: &Tensor,
+    stencil: &Stencil,
+) -> Result<Tensor> {
+    let [n, h, w, _] = features.nhwc("affinity_loss")?;
+    if slopes.shape() != [n, stencil.len(), h, w] || !takes(rung, stencil) {
+        let message = format!("slopes {:?} of features {:?}", slopes.shape(), features.shape());
+        return Err(Error::shape("affinity_loss", message).remedy(rung.takes));
+    }
+    let offsets = upload_offsets(gpu, stencil.offsets())?;
+    let one = Tensor::scalar(1.0).to_device(gpu, "the loss's gradient")?;
+    let slopes = slopes.to_device(gpu, "the slopes")?;
+    let features = features.to_device(gpu, "the features")?;
+    backward(rung, &features, slopes.buffer()?, &offsets, &one)?.to_host()
 }

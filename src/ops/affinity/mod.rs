@@ -155,6 +155,14 @@ impl Pairs {
         }
     }
 
+    /// Columns and rows at the left, right and lower border that are no pair's first pixel.
+    fn margin(&self) -> usize {
+        match self.border {
+            BorderRule::Full => 0,
+            BorderRule::Psa => self.stencil.reach,
+        }
+    }
+
     /// Fails where no pair exists at all.
     fn check(&self, h: usize, w: usize) -> Result<()> {
         let any = self.stencil.offsets.iter().any(|&o| {
@@ -205,6 +213,9 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 pub fn affinities(features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
     let [n, h, w, k] = features.nhwc("affinities")?;
     pairs.check(h, w)?;
+    if features.gpu().is_some() {
+        return cuda::affinities_on_device(features, pairs);
+    }
     let factor = pairs.factor(k);
     let planes = pairs.stencil.len();
     let mut out = vec![f32::NAN; n * planes * h * w];
@@ -265,6 +276,9 @@ pub fn affinity_loss(
         return Err(Error::shape("affinity_loss", message));
     }
     pairs.check(h, w)?;
+    if features.value().gpu().is_some() {
+        return cuda::loss(tape, features, labels, pairs, form);
+    }
     let factor = pairs.factor(k);
     let planes = pairs.stencil.len();
     // Distances of the pairs that count; NaN elsewhere. Each plane's sums are taken in f64, in order.

@@ -8,10 +8,12 @@
 //!
 //! Sums over pixels are taken in f32 over ranges of 512 pixels and joined in f64, in order.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, place};
 use crate::{Error, Result};
 
 /// Added to the variance.
@@ -75,13 +77,20 @@ pub fn batch_norm(
             format!("parameters must have {c} values each, as the input {:?} has channels", x.shape());
         return Err(Error::shape("batch_norm", message));
     }
+    if matches!(statistics, Statistics::Learning) && pixels < 2 {
+        let message = "at least two values a channel are needed to learn statistics";
+        return Err(Error::shape("batch_norm", message));
+    }
+    let mut operands = vec![x.value(), scale.value(), shift.value()];
+    if let Statistics::Frozen { mean, variance } = &statistics {
+        operands.extend([mean, variance]);
+    }
+    if let Some(gpu) = place("batch_norm", &operands)? {
+        return cuda::on_tape(gpu, tape, x, scale, shift, &statistics, activation);
+    }
     let (mean, variance, seen) = match statistics {
         Statistics::Frozen { mean, variance } => (mean.data().to_vec(), variance.data().to_vec(), None),
         Statistics::Learning => {
-            if pixels < 2 {
-                let message = "at least two values a channel are needed to learn statistics";
-                return Err(Error::shape("batch_norm", message));
-            }
             let (mean, variance) = moments(x.value().data(), c);
             let unbiased = variance.iter().map(|v| v * (pixels as f32 / (pixels - 1) as f32)).collect();
             let seen = BatchStatistics {

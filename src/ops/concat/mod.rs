@@ -1,7 +1,9 @@
 //! Concatenation along the channels: N×H×W×C₁, N×H×W×C₂, … → N×H×W×ΣC.
 
+mod cuda;
+
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, place};
 use crate::{Error, Result};
 
 /// Joins maps of one size along the channels; each input's gradient is its slice of the output's.
@@ -20,6 +22,19 @@ pub fn concat(tape: &mut Tape, inputs: &[&Var]) -> Result<Var> {
         widths.push(c);
     }
     let total: usize = widths.iter().sum();
+    let needs: Vec<bool> = inputs.iter().map(|v| v.needs_gradient()).collect();
+    let values: Vec<&Tensor> = inputs.iter().map(|v| v.value()).collect();
+    if let Some(gpu) = place("concat", &values)? {
+        let value = cuda::join(gpu, &values, &widths, [n, h, w, total])?;
+        return Ok(tape.record("concat", value, inputs, move |gradient| {
+            let mut start = 0;
+            let slices = widths.into_iter().zip(needs).map(|(width, needs)| {
+                start += width;
+                needs.then(|| cuda::slice(&gradient, start - width, width)).transpose()
+            });
+            slices.collect()
+        }));
+    }
     let mut data = Vec::with_capacity(n * h * w * total);
     for pixel in 0..n * h * w {
         for (input, c) in inputs.iter().zip(&widths) {
@@ -27,7 +42,6 @@ pub fn concat(tape: &mut Tape, inputs: &[&Var]) -> Result<Var> {
         }
     }
     let value = Tensor::new(&[n, h, w, total], data)?;
-    let needs: Vec<bool> = inputs.iter().map(|v| v.needs_gradient()).collect();
     Ok(tape.record("concat", value, inputs, move |gradient| {
         let mut start = 0;
         let mut slices = Vec::with_capacity(widths.len());

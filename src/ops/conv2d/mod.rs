@@ -15,10 +15,9 @@ mod tests;
 mod weight_gradient;
 mod windows;
 
-use crate::device::Device;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
-use crate::{Error, ErrorKind, Result};
+use crate::tensor::{Tensor, place};
+use crate::{Error, Result};
 use cpu::Geometry;
 use simd::Isa;
 
@@ -51,9 +50,41 @@ pub fn conv2d(
     options: Conv2dOptions,
 ) -> Result<Var> {
     let g = geometry(input.shape(), weight.shape(), bias.map(Var::shape), options)?;
-    match input.value().device() {
-        Device::Cpu => conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect()),
-        device => Err(not_on_tape(device)),
+    let mut operands = vec![input.value(), weight.value()];
+    operands.extend(bias.map(Var::value));
+    match place("conv2d", &operands)? {
+        None => conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect()),
+        Some(gpu) => cuda::on_tape(gpu, tape, input, weight, bias, None, g),
+    }
+}
+
+/// y = w ⋆ x + b + add, where `add` is like the output: a residual unit's shortcut. On a GPU the sum is taken where the
+/// product's values leave their registers, which saves a pass; the bits are those of [`conv2d`] and
+/// [`add`](crate::ops::add).
+///
+/// # Errors
+/// As [`conv2d`]; an addend of another shape.
+pub fn conv2d_add(
+    tape: &mut Tape,
+    input: &Var,
+    weight: &Var,
+    bias: Option<&Var>,
+    add: &Var,
+    options: Conv2dOptions,
+) -> Result<Var> {
+    let g = geometry(input.shape(), weight.shape(), bias.map(Var::shape), options)?;
+    if add.shape() != g.output {
+        let message = format!("{:?} cannot be added to an output {:?}", add.shape(), g.output);
+        return Err(Error::shape("conv2d", message));
+    }
+    let mut operands = vec![input.value(), weight.value(), add.value()];
+    operands.extend(bias.map(Var::value));
+    match place("conv2d", &operands)? {
+        None => {
+            let y = conv2d_on_cpu(tape, input, weight, bias, g, Isa::detect())?;
+            crate::ops::add(tape, &y, add)
+        }
+        Some(gpu) => cuda::on_tape(gpu, tape, input, weight, bias, Some(add), g),
     }
 }
 
@@ -109,11 +140,9 @@ pub fn input_gradient(
 ) -> Result<Tensor> {
     let g = geometry(input, weight.shape(), None, options)?;
     check_gradient(&g, gradient)?;
-    match gradient.device() {
-        Device::Cpu => {
-            Tensor::new(input, cpu::backward_input(Isa::detect(), &g, gradient.data(), weight.data()))
-        }
-        device => Err(not_on_tape(device)),
+    match place("conv2d", &[gradient, weight])? {
+        None => Tensor::new(input, cpu::backward_input(Isa::detect(), &g, gradient.data(), weight.data())),
+        Some(gpu) => cuda::input_gradient_on_device(&g, gradient, weight, gpu.precision()),
     }
 }
 
@@ -130,18 +159,13 @@ pub fn weight_gradient(
 ) -> Result<Tensor> {
     let g = geometry(input.shape(), weight, None, options)?;
     check_gradient(&g, gradient)?;
-    match gradient.device() {
-        Device::Cpu => Tensor::new(
+    match place("conv2d", &[gradient, input])? {
+        None => Tensor::new(
             weight,
             weight_gradient::backward_weight(Isa::detect(), &g, input.data(), gradient.data()),
         ),
-        device => Err(not_on_tape(device)),
+        Some(gpu) => cuda::weight_gradient_on_device(&g, gradient, input, gpu.precision()),
     }
-}
-
-/// Tensors live on the CPU so far; a GPU is reached through [`cuda`], which copies.
-fn not_on_tape(device: Device) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("conv2d: tensors cannot live on device `{device}` yet"))
 }
 
 fn check_gradient(g: &Geometry, gradient: &Tensor) -> Result<()> {

@@ -275,4 +275,27 @@ impl Lattice {
     pub(super) fn normalizer(&self, points: usize) -> Vec<f32> {
         self.filter(&vec![[1f32]; points]).into_iter().map(|[v]| 1.0 / (v + 1e-20).sqrt()).collect()
     }
+    /// The tables, for a device.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        Tables {
+            vertices: self.vertices,
+            size: self.size,
+            vertex: &self.vertex,
+            weight: &self.weight,
+            starts: &self.starts,
+            touching: &self.touching,
+            neighbours: &self.neighbours,
+        }
+    }
+}
+
+/// A lattice's tables: the fields of [`Lattice`].
+pub(super) struct Tables<'a> {
+    pub vertices: usize,
+    pub size: usize,
+    pub vertex: &'a [u32],
+    pub weight: &'a [f32],
+    pub starts: &'a [u32],
+    pub touching: &'a [(u32, f32)],
+    pub neighbours: &'a [[u32; 2]],
 }

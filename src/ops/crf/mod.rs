@@ -10,6 +10,7 @@
 //! `Q ← softmax(−U + Σ_m w_m n K_m n Q)` for all pixels at once, with a pixel's message to itself kept.
 //! K is applied on the permutohedral lattice, see `lattice.rs`: O(N) for N pixels, never N².
 
+mod cuda;
 mod lattice;
 #[cfg(test)]
 mod tests;
@@ -177,17 +178,8 @@ impl DenseCrf {
     /// # Errors
     /// Scores of another size than the image, no label, or values that are not finite.
     pub fn infer(&self, scores: &Tensor) -> Result<Tensor> {
+        let labels = self.check(scores)?;
         let (h, w) = (self.height, self.width);
-        let labels = match *scores.shape() {
-            [l, sh, sw] if l > 0 && (sh, sw) == (h, w) => l,
-            _ => {
-                let message = format!("scores {:?} for an image of {h}×{w}", scores.shape());
-                return Err(Error::shape("crf", message));
-            }
-        };
-        if !scores.is_finite() {
-            return Err(Error::invalid("the CRF's scores have values that are not finite"));
-        }
         let n = h * w;
         let log_p = |label: usize, pixel: usize| math::ln(scores.data()[label * n + pixel].clamp(1e-5, 1.0));
         // Pixel by pixel, a multiple of four labels each, so that a pixel's labels fill vectors.
@@ -201,6 +193,22 @@ impl DenseCrf {
             _ => return Err(Error::invalid(format!("{labels} labels: at most 256 are possible"))),
         };
         Tensor::new(&[labels, h, w], planes)
+    }
+
+    /// Checks the scores; their number of labels.
+    fn check(&self, scores: &Tensor) -> Result<usize> {
+        let (h, w) = (self.height, self.width);
+        let labels = match *scores.shape() {
+            [l, sh, sw] if l > 0 && (sh, sw) == (h, w) => l,
+            _ => {
+                let message = format!("scores {:?} for an image of {h}×{w}", scores.shape());
+                return Err(Error::shape("crf", message));
+            }
+        };
+        if !scores.is_finite() {
+            return Err(Error::invalid("the CRF's scores have values that are not finite"));
+        }
+        Ok(labels)
     }
 
     fn mean_field<const C: usize>(

@@ -1,6 +1,8 @@
 //! Channel dropout: whole maps are dropped, those kept are scaled by 1/(1 − p), so that the expectation
 //! stays (Tompson et al., *Efficient Object Localization Using Convolutional Networks*, CVPR 2015, §3.2).
 
+mod cuda;
+
 use crate::rng::Stream;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -15,6 +17,9 @@ pub fn channel_dropout(tape: &mut Tape, x: &Var, p: f32, stream: &mut Stream) ->
     let [n, _, _, c] = x.value().nhwc("channel_dropout")?;
     if !(0.0..1.0).contains(&p) {
         return Err(Error::invalid(format!("dropout probability {p}: at least 0 and below 1 expected")));
+    }
+    if x.value().gpu().is_some() {
+        return cuda::on_tape(tape, x, p, stream);
     }
     let kept = 1.0 / (1.0 - p);
     let factors: Vec<f32> = (0..n * c).map(|_| if stream.chance(p) { 0.0 } else { kept }).collect();

@@ -1,32 +1,42 @@
 //! Element by element: y = a + b.
 
+pub(crate) mod cuda;
+
 use rayon::prelude::*;
 
 use crate::tape::{Tape, Var};
-use crate::tensor::{CHUNK, Tensor};
+use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
 
 /// Sum of two tensors of one shape; the gradient goes to both unchanged.
 ///
-/// Fails when the shapes differ.
+/// # Errors
+/// Shapes or places that differ.
 pub fn add(tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
     if a.shape() != b.shape() {
         return Err(Error::shape("add", format!("{:?} and {:?}", a.shape(), b.shape())));
     }
-    let mut out = vec![0.0; a.value().len()];
-    out.par_chunks_mut(CHUNK)
-        .zip(a.value().data().par_chunks(CHUNK).zip(b.value().data().par_chunks(CHUNK)))
-        .for_each(|(out, (a, b))| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = a + b;
-            }
-        });
+    let value = match place("add", &[a.value(), b.value()])? {
+        None => add_on_cpu(a.value(), b.value())?,
+        Some(_) => cuda::add(a.value(), b.value())?,
+    };
     let (needs_a, needs_b) = (a.needs_gradient(), b.needs_gradient());
-    let value = Tensor::new(a.shape(), out)?;
     Ok(tape.record("add", value, &[a, b], move |gradient| {
         let for_a = needs_a.then(|| gradient.clone());
         Ok(vec![for_a, needs_b.then_some(gradient)])
     }))
+}
+
+fn add_on_cpu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let mut out = vec![0.0; a.len()];
+    out.par_chunks_mut(CHUNK).zip(a.data().par_chunks(CHUNK).zip(b.data().par_chunks(CHUNK))).for_each(
+        |(out, (a, b))| {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = a + b;
+            }
+        },
+    );
+    Tensor::new(a.shape(), out)
 }
 
 #[cfg(test)]

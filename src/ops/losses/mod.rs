@@ -3,12 +3,14 @@
 //! * multi-label soft margin: `−mean[ t·log σ(s) + (1−t)·log σ(−s) ]` over batch and classes;
 //! * softmax cross-entropy: `−mean log softmax(s)[label]` over the labelled pixels.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use crate::formats::image::IGNORE;
 use crate::math;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, place};
 use crate::{Error, Result};
 
 /// Pixels whose losses are summed before they are joined with the others'.
@@ -26,6 +28,9 @@ pub fn multi_label_soft_margin(tape: &mut Tape, logits: &Var, targets: &Tensor) 
     if logits.shape() != targets.shape() || count == 0 {
         let message = format!("logits {:?}, targets {:?}", logits.shape(), targets.shape());
         return Err(Error::shape("multi_label_soft_margin", message));
+    }
+    if let Some(gpu) = place("multi_label_soft_margin", &[logits.value(), targets])? {
+        return cuda::soft_margin(gpu, tape, logits, targets);
     }
     let mut sum = 0f64;
     let mut slope = Vec::with_capacity(count);
@@ -89,6 +94,9 @@ pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u8]) -> Re
     let labelled = labels.iter().filter(|l| **l != IGNORE).count();
     if labelled == 0 {
         return Ok(Var::constant(Tensor::scalar(0.0)));
+    }
+    if let Some(gpu) = logits.value().gpu() {
+        return cuda::cross_entropy(gpu, tape, logits, labels, labelled);
     }
     // Probabilities, minus 1 at the label: the gradient up to the factor 1/labelled.
     let mut slope = logits.value().clone();

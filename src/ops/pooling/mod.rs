@@ -1,5 +1,7 @@
 //! Global average pooling, N×H×W×C → N×C, and average pooling over blocks, N×H×W×C → N×⌈H/k⌉×⌈W/k⌉×C.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use crate::tape::{Tape, Var};
@@ -18,6 +20,9 @@ pub fn global_average_pooling(tape: &mut Tape, x: &Var) -> Result<Var> {
     let pixels = h * w;
     if pixels == 0 || c == 0 {
         return Err(Error::shape("global_average_pooling", format!("{:?} has no values", x.shape())));
+    }
+    if let Some(gpu) = x.value().gpu() {
+        return cuda::global_average(gpu, tape, x, [n, h, w, c]);
     }
     let mut y = Vec::with_capacity(n * c);
     for image in x.value().data().chunks_exact(pixels * c) {
@@ -49,6 +54,9 @@ pub fn average_pooling(tape: &mut Tape, x: &Var, k: usize) -> Result<Var> {
     let [n, h, w, c] = x.value().nhwc("average_pooling")?;
     if k == 0 {
         return Err(Error::invalid("pooling over blocks of 0 pixels"));
+    }
+    if let Some(gpu) = x.value().gpu() {
+        return cuda::average(gpu, tape, x, [n, h, w, c], k);
     }
     let (oh, ow) = (h.div_ceil(k), w.div_ceil(k));
     let factor = 1.0 / (k * k) as f32;

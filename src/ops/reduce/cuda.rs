@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::Result;
-use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung};
+use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung, blocks, sizes};
+use crate::tensor::Tensor;
 
 /// The ladder, from plain to fast. Every rung takes every length.
 pub const LADDER: &[Rung] = &[
@@ -52,4 +53,46 @@ pub fn sum(gpu: &Arc<Gpu>, rung: &Rung, values: &[f32]) -> Result<f32> {
         }
         now = out;
     }
+}
+
+/// Rows that a block of `sum_rows_f32` adds.
+const ROWS: usize = 512;
+
+/// Σ over rows of a tensor on a GPU whose rows have so many columns: C sums.
+pub(crate) fn sum_rows(values: &Tensor, columns: usize) -> Result<Tensor> {
+    let buffer = values.buffer()?;
+    let gpu = buffer.gpu();
+    let rows = buffer.len() / columns.max(1);
+    let ranges = rows.div_ceil(ROWS).max(1);
+    let parts = gpu.allocate("sums of rows", ranges * columns)?;
+    let geometry = Geometry { grid: [blocks(columns, 32)?, blocks(ranges, 1)?, 1], threads: 256, shared: 0 };
+    let arguments = [&[buffer.into(), (&parts).into()][..], &sizes([rows, columns])?].concat();
+    // SAFETY: rows·columns values, and one row of sums a range.
+    unsafe { gpu.launch("sum_rows_f32", geometry, &arguments)? };
+    Tensor::from_buffer(&[columns], Arc::new(sum_parts(gpu, &parts, ranges)?))
+}
+
+/// Σ_p parts[p, i] in the order of p, of so many parts of equal length.
+pub(crate) fn sum_parts(
+    gpu: &Arc<Gpu>,
+    parts: &DeviceBuffer<f32>,
+    count: usize,
+) -> Result<DeviceBuffer<f32>> {
+    let len = parts.len() / count;
+    let out = gpu.allocate("a sum of parts", len)?;
+    let arguments = [&[parts.into(), (&out).into()][..], &sizes([count, len])?].concat();
+    // SAFETY: count·len values, and len sums.
+    unsafe { gpu.launch("sum_parts_f32", Geometry::line(len, 256)?, &arguments)? };
+    Ok(out)
+}
+
+/// factor · Σ x, a tensor with one value and no dimensions, which stays on the GPU: for what blocks left, a few values.
+pub(crate) fn sum_scaled(values: &DeviceBuffer<f32>, factor: f32) -> Result<Tensor> {
+    let gpu = values.gpu();
+    let out = gpu.allocate("a sum", 1)?;
+    let arguments = [values.into(), (&out).into(), Argument::size(values.len())?, Argument::F32(factor)];
+    let geometry = Geometry { grid: [1, 1, 1], threads: 256, shared: 0 };
+    // SAFETY: the values, and room for one sum.
+    unsafe { gpu.launch("sum_scaled_f32", geometry, &arguments)? };
+    Tensor::from_buffer(&[], Arc::new(out))
 }

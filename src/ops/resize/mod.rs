@@ -1,6 +1,8 @@
 //! Bilinear resize with half-pixel centres: output pixel p lies at (p + ½)·H/H' − ½ of the input, and
 //! positions beyond the outermost centres take the outermost value (`align_corners = false`).
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use crate::tape::{Tape, Var};
@@ -63,6 +65,9 @@ pub fn bilinear_resize(tape: &mut Tape, x: &Var, height: usize, width: usize) ->
     let [n, h, w, c] = x.value().nhwc("bilinear_resize")?;
     if [n, h, w, c, height, width].contains(&0) {
         return Err(Error::shape("bilinear_resize", format!("{:?} to {height}×{width}", x.shape())));
+    }
+    if let Some(gpu) = x.value().gpu() {
+        return cuda::on_tape(gpu, tape, x, [n, h, w, c], height, width);
     }
     let images: Vec<Vec<f32>> = x
         .value()

@@ -96,7 +96,8 @@ pub fn choose(gpu: &Gpu, stencil: &Stencil, height: usize, width: usize) -> &'st
     if shared <= gpu.shared_per_block() as usize { &LADDER[1] } else { &LADDER[0] }
 }
 
-/// Tᵗ M of maps L×h×w on affinities P×h×w (or 1×P×h×w) on a GPU by one rung: copied there, computed, copied back.
+/// Tᵗ M of maps L×h×w on affinities P×h×w (or 1×P×h×w) on a GPU by one rung: copied there where they
+/// are not, computed, copied back.
 ///
 /// # Errors
 /// As [`Transition`](super::Transition)'s; a grid that the rung does not take; the device's.
@@ -124,13 +125,12 @@ pub fn walk(
     let offsets: Vec<_> = within.iter().map(|plane| stencil.offsets()[*plane]).collect();
     let offsets = upload_offsets(gpu, &offsets)?;
     let given = if planes == stencil.len() {
-        gpu.upload("the affinities", affinities.data())?
+        affinities.to_device(gpu, "the affinities")?
     } else {
-        let kept: Vec<f32> = within
-            .iter()
-            .flat_map(|plane| affinities.data()[plane * pixels..][..pixels].iter().copied())
-            .collect();
-        gpu.upload("the affinities", &kept)?
+        let all = affinities.to_host()?;
+        let plane = |plane: &usize| all.data()[plane * pixels..][..pixels].iter().copied();
+        let kept: Vec<f32> = within.iter().flat_map(plane).collect();
+        Tensor::new(&[planes, h, w], kept)?.to_device(gpu, "the affinities")?
     };
     let weights = gpu.allocate::<f32>("the transition's planes", planes * (pad + pixels))?;
     let inverse_degree = gpu.allocate::<f32>("the degrees", pixels)?;
@@ -141,7 +141,7 @@ pub fn walk(
         Argument::size(len)?;
     }
     let build = [
-        (&given).into(),
+        given.buffer()?.into(),
         (&offsets).into(),
         (&weights).into(),
         (&inverse_degree).into(),
@@ -159,11 +159,8 @@ pub fn walk(
     let count = maps.shape()[0];
     let start = gpu.upload("the maps", maps.data())?;
     let mut result = gpu.allocate::<f32>("the walked maps", maps.len())?;
-    let transition: Vec<Argument> = vec![(&weights).into(), (&inverse_degree).into(), (&offsets).into()];
     let shape = [height, width, plane_count, padding, Argument::size(count)?];
-    // Every kernel of the ladder takes the transition, buffers of its own, the shape, and what it has to do.
-    let arguments =
-        |buffers: &[Argument], to_do: &[Argument]| [&*transition, buffers, &shape, to_do].concat();
+    let transition = [Argument::from(&weights), (&inverse_degree).into(), (&offsets).into()];
     let whole =
         Geometry { grid: [count.div_ceil(WHOLE_MAPS) as u32, 1, 1], threads: 1024, shared: shared as u32 };
     if rung.number == STEP {
@@ -174,7 +171,8 @@ pub fn walk(
             if step > 0 {
                 std::mem::swap(&mut from, &mut result);
             }
-            let arguments = arguments(&[(&from).into(), (&result).into()], &[]);
+            let buffers = [(&from).into(), (&result).into()];
+            let arguments = [&transition[..], &buffers, &shape].concat();
             // SAFETY: as above; source and target are different buffers.
             unsafe { gpu.launch(rung.kernel, geometry, &arguments)? };
         }
@@ -182,14 +180,15 @@ pub fn walk(
         let coefficients = chebyshev_coefficients(steps);
         let degree = Argument::size(coefficients.len() - 1)?;
         let coefficients = gpu.upload("the polynomial", &coefficients)?;
-        let buffers: [Argument; 3] = [(&coefficients).into(), (&start).into(), (&result).into()];
+        let buffers = [(&coefficients).into(), (&start).into(), (&result).into()];
+        let arguments = [&transition[..], &buffers, &shape, &[degree]].concat();
         // SAFETY: as above; there is a coefficient for each degree.
-        unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[degree]))? };
+        unsafe { gpu.launch(rung.kernel, whole, &arguments)? };
     } else {
-        let buffers: [Argument; 2] = [(&start).into(), (&result).into()];
-        let steps = Argument::size(steps)?;
+        let buffers = [(&start).into(), (&result).into()];
+        let arguments = [&transition[..], &buffers, &shape, &[Argument::size(steps)?]].concat();
         // SAFETY: as above.
-        unsafe { gpu.launch(rung.kernel, whole, &arguments(&buffers, &[steps]))? };
+        unsafe { gpu.launch(rung.kernel, whole, &arguments)? };
     }
     Tensor::new(maps.shape(), gpu.download(&result)?)
 }

@@ -47,8 +47,10 @@ pub(crate) fn check(affinities: &Tensor, stencil: &Stencil, beta: f32) -> Result
     if !(beta.is_finite() && beta > 0.0) {
         return Err(Error::invalid(format!("β = {beta}: a positive number expected")));
     }
-    // Rounding may leave a hair above 1.
-    if let Some(v) = affinities.data().iter().find(|v| !v.is_nan() && !(0.0..=1.0001).contains(*v)) {
+    // Those that are on a GPU were computed there. Rounding may leave a hair above 1.
+    if affinities.gpu().is_none()
+        && let Some(v) = affinities.data().iter().find(|v| !v.is_nan() && !(0.0..=1.0001).contains(*v))
+    {
         return Err(Error::invalid(format!("affinity {v}: 0 to 1 expected")));
     }
     Ok((h, w))
@@ -64,6 +66,25 @@ pub(crate) fn check_maps(maps: &Tensor, h: usize, w: usize) -> Result<()> {
         return Err(Error::invalid("a map to walk on has values that are not finite"));
     }
     Ok(())
+}
+
+/// Tᵗ M for maps L×h×w in host memory on affinities P×h×w (or 1×P×h×w), walked where the affinities are and left in host
+/// memory.
+///
+/// # Errors
+/// As [`Transition::new`] and [`Transition::walk`]; the device's.
+pub fn walk(
+    affinities: &Tensor,
+    stencil: &Stencil,
+    beta: f32,
+    maps: &Tensor,
+    steps: usize,
+) -> Result<Tensor> {
+    let Some(gpu) = affinities.gpu() else {
+        return Transition::new(affinities, stencil, beta)?.walk(maps, steps);
+    };
+    let (h, w) = check(affinities, stencil, beta)?;
+    cuda::walk(gpu, cuda::choose(gpu, stencil, h, w), affinities, stencil, beta, maps, steps)
 }
 
 impl Transition {

@@ -123,6 +123,7 @@ fn loss_and_gradient_match_f64_in_both_forms() {
                 let (d, counts, weights) =
                     (machine.empty(4 * count), machine.ints(&[0; 3]), machine.floats(&weights));
                 let (sums, df) = (machine.empty(12 * blocks), machine.empty(4 * f.len()));
+                let scale = machine.floats(&[2.0]);
                 let mut launch = |kernel: &str, shape, p: &ParameterBytes| {
                     machine.launch("affinity", kernel, shape, p).unwrap_or_else(|e| panic!("{case:?}: {e}"));
                 };
@@ -143,8 +144,8 @@ fn loss_and_gradient_match_f64_in_both_forms() {
                     .address(d)
                     .address(sums);
                 launch("affinity_loss_f32", line(blocks, 256), &sizes(p).i32(form).f32(factor));
-                let p = ParameterBytes::new().address(features).address(d).address(offsets).address(df);
-                let p = [n, h, w, k, 34].iter().fold(p, |p, v| p.i32(*v as i32)).f32(2.0);
+                let p = ParameterBytes::new().address(features).address(d).address(offsets);
+                let p = [n, h, w, k, 34].iter().fold(p.address(scale).address(df), |p, v| p.i32(*v as i32));
                 launch("affinity_backward_gather_f32", line(f.len().div_ceil(256), 256), &p);
                 (
                     machine.read(counts, 12),

@@ -58,18 +58,17 @@ fn value_by_value_kernels_match_f64_at_every_count_and_number_of_channels() {
             let [scale, shift, mean, variance] =
                 [&scale, &shift, &mean, &variance].map(|v| machine.floats(v));
             let [x, y, g] = [&x, &y, &g].map(|v| machine.floats(v));
-            let (a, b) = (machine.empty(4 * channels), machine.empty(4 * channels));
+            let [inverse, a, b] = [0; 3].map(|_| machine.empty(4 * channels));
             let of = |addresses: &[u64]| addresses.iter().fold(ParameterBytes::new(), |p, v| p.address(*v));
-            let p = of(&[scale, shift, mean, variance, a, b]).i32(channels as i32);
+            let p = of(&[scale, shift, mean, variance, inverse, a, b]).i32(channels as i32);
             machine
-                .launch("pointwise", "batch_norm_coefficients_f32", line(channels.div_ceil(256), 256), &p)
+                .launch("batch_norm", "batch_norm_coefficients_f32", line(channels.div_ceil(256), 256), &p)
                 .unwrap();
             let (count32, channels32) = (count as i32, channels as i32);
             let mut run = |kernel: &str, parameters: &dyn Fn(u64) -> ParameterBytes| {
                 let out = machine.empty(4 * count);
-                machine
-                    .launch("pointwise", kernel, line(count.div_ceil(1024), 256), &parameters(out))
-                    .unwrap();
+                let file = if kernel.starts_with("batch_norm") { "batch_norm" } else { "pointwise" };
+                machine.launch(file, kernel, line(count.div_ceil(1024), 256), &parameters(out)).unwrap();
                 machine.read_floats(out, count)
             };
             vec![
@@ -108,44 +107,44 @@ fn value_by_value_kernels_match_f64_at_every_count_and_number_of_channels() {
     }
 }
 
+/// A table of one entry: w, g and two tensors of state, of so many values; rate, decay, shrink, momentum.
+fn table(
+    machine: &mut Machine,
+    addresses: [u64; 4],
+    count: usize,
+    [rate, decay, shrink, momentum]: [f32; 4],
+) -> u64 {
+    let mut bytes: Vec<u8> = addresses.iter().flat_map(|a| a.to_le_bytes()).collect();
+    bytes.extend([count as i32, 0].iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend([rate, decay, shrink, momentum].iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend([0; 8]);
+    machine.bytes(&bytes)
+}
+
 #[test]
 fn optimisers_match_f64() {
-    let count = 1030;
+    let count = 5030;
     let [w, g, m] = [1, 2, 3].map(|seed| random(count, seed));
     let v: Vec<f32> = random(count, 4).iter().map(|v| v.abs()).collect();
     let outputs = in_any_order(|machine: &mut Machine| {
         let gradient = machine.floats(&g);
-        let grid = line(count.div_ceil(1024), 256);
+        let counts = machine.ints(&[0, 0]);
+        let mut run = |machine: &mut Machine, kernel: &str, table: u64, more: &[f32]| {
+            let p = ParameterBytes::new().address(table).address(counts).i32(1);
+            let p = more.iter().fold(p, |p, v| p.f32(*v));
+            machine.launch("optimizer", kernel, line(count.div_ceil(4096), 256), &p).unwrap();
+        };
         let (weight, velocity) = (machine.floats(&w), machine.floats(&m));
-        let p = ParameterBytes::new()
-            .address(weight)
-            .address(gradient)
-            .address(velocity)
-            .i32(count as i32)
-            .f32(0.1)
-            .f32(0.9)
-            .f32(0.01);
-        machine.launch("pointwise", "sgd_f32", grid, &p).unwrap();
+        let entry = table(machine, [weight, gradient, velocity, 0], count, [0.1, 0.01, 1.0, 0.9]);
+        run(machine, "sgd_table_f32", entry, &[]);
         // The first step: velocity has not been written.
         let (first, fresh) = (machine.floats(&w), machine.empty(4 * count));
-        let p = ParameterBytes::new()
-            .address(first)
-            .address(gradient)
-            .address(fresh)
-            .i32(count as i32)
-            .f32(0.1)
-            .f32(0.0)
-            .f32(0.01);
-        machine.launch("pointwise", "sgd_f32", grid, &p).unwrap();
+        let entry = table(machine, [first, gradient, fresh, 0], count, [0.1, 0.01, 1.0, 0.0]);
+        run(machine, "sgd_table_f32", entry, &[]);
         let (adam, mean, square) = (machine.floats(&w), machine.floats(&m), machine.floats(&v));
-        let p = ParameterBytes::new()
-            .address(adam)
-            .address(gradient)
-            .address(mean)
-            .address(square)
-            .i32(count as i32);
-        let p = [0.9f32, 0.1, 0.999, 0.001, 0.02, 1.5, 0.01, 0.98].iter().fold(p, |p, v| p.f32(*v));
-        machine.launch("pointwise", "adam_f32", grid, &p).unwrap();
+        let entry = table(machine, [adam, gradient, mean, square], count, [0.02, 0.01, 0.98, 1.0]);
+        run(machine, "adam_table_f32", entry, &[0.9, 0.1, 0.999, 0.001, 1.5]);
+        assert_eq!(machine.read(counts, 8), [0; 8], "all are numbers");
         [weight, velocity, first, fresh, adam, mean, square].map(|at| machine.read_floats(at, count))
     });
     let each = |f: &dyn Fn(f64, f64, f64, f64) -> f64| -> Vec<f64> {

@@ -1,0 +1,179 @@
+//! The three trainings at toy size on the emulated GPU: losses follow the CPU's step by step, and a run moves between
+//! devices by its checkpoint.
+
+use std::sync::Arc;
+
+use seedwalk::Result;
+use seedwalk::device::cuda::Gpu;
+use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
+use seedwalk::ops::conv2d::{Conv2dOptions, conv2d};
+use seedwalk::ops::linear::linear;
+use seedwalk::ops::losses::multi_label_soft_margin;
+use seedwalk::ops::pooling::global_average_pooling;
+use seedwalk::optim::{Optimizer, Update};
+use seedwalk::tape::{Tape, Var};
+use seedwalk::tensor::Tensor;
+
+use super::{Alone, random};
+use crate::common::Place;
+
+/// Four epochs of six steps.
+const FLAGS: &str =
+    "--data data --split train --width 1/32 --epochs 4 --batch 1 --crop 32 --seed 4 --config sgd.toml";
+const STEPS: usize = 24;
+
+/// All three by SGD: the first steps of Adam divide each gradient by its own size, and make full steps of what is nothing
+/// but rounding, in another direction on each device.
+const CONFIG: &str = "\
+[cam.training]\noptimizer = \"sgd\"\nmomentum = 0.9\nlearning_rate = 0.002\n\
+[affinity.training]\noptimizer = \"sgd\"\nmomentum = 0.9\nlearning_rate = 0.002\n\
+[segmentation.training]\noptimizer = \"sgd\"\nmomentum = 0.9\nlearning_rate = 0.002\n";
+
+/// The losses that a training wrote, one a step.
+fn losses(place: &Place, folder: &str) -> Vec<f64> {
+    let events = place.read(&format!("{folder}/events.jsonl"));
+    let loss =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+    events.lines().map(loss).collect()
+}
+
+fn assert_follows(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (step, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= 1e-4 * e.abs(), "{what}, step {}: {f} for {e}", step + 1);
+    }
+}
+
+#[test]
+fn trainings_follow_the_cpu_and_move_between_devices() {
+    let place = Place::new();
+    place.write("sgd.toml", CONFIG);
+    let labels = "--labels data/SegmentationClass";
+    for (stage, more) in [("train-cam", ""), ("train-affinity", labels), ("train-segmentation", labels)] {
+        let run = |device: &str, output: &str| {
+            place.succeeds(&format!("{stage} {FLAGS} {more} --device {device} --output {output}"));
+            losses(&place, output)
+        };
+        let (cpu, gpu) = (format!("{stage}-cpu"), format!("{stage}-gpu"));
+        let expected = run("cpu", &cpu);
+        assert_eq!(expected.len(), STEPS);
+        assert_follows(stage, &run("emulated", &gpu), &expected);
+        // The last epoch anew, each from the other's checkpoint before it.
+        for (folder, device) in [(&cpu, "emulated"), (&gpu, "cpu")] {
+            std::fs::remove_file(place.at(format!("{folder}/step-0000000024.safetensors"))).unwrap();
+            place.write(&format!("{folder}/latest"), "step-0000000018.safetensors\n");
+            assert_follows(&format!("{stage} moved to {device}"), &run(device, folder), &expected);
+        }
+    }
+}
+
+#[test]
+fn tensor_cores_stay_near_the_cpu() {
+    let place = Place::new();
+    let flags = "--data data --split train --width 1/32 --epochs 1 --batch 2 --crop 32 --seed 4";
+    place.succeeds(&format!("train-cam {flags} --device cpu --output cpu"));
+    let expected = losses(&place, "cpu");
+    // Some forty layers round both operands of each product: independent roundings, √80 ≈ 9 of them.
+    for (precision, rounding) in [("tf32", 2f64.powi(-11)), ("bf16", 2f64.powi(-8))] {
+        place.succeeds(&format!(
+            "train-cam {flags} --device emulated --precision {precision} --output {precision}"
+        ));
+        for (found, expected) in losses(&place, precision).iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() <= 9.0 * rounding * expected,
+                "{precision}: {found} for {expected}"
+            );
+        }
+        assert_ne!(losses(&place, precision), expected, "{precision} is not f32");
+    }
+}
+
+#[test]
+fn the_demo_takes_the_whole_pipeline_through_the_emulated_gpu() {
+    let place = Place::empty();
+    let metrics = place.json("demo --tiny --device emulated --output run --seed 1");
+    let stages: Vec<&str> =
+        metrics["stages"].as_array().unwrap().iter().filter_map(|stage| stage["name"].as_str()).collect();
+    for stage in ["cams", "walk", "pseudo_labels", "segmentation"] {
+        assert!(stages.contains(&stage), "{stage} is not in {stages:?}");
+    }
+    for folder in ["cams", "affinity-labels", "pseudo-labels", "segmentations"] {
+        let files = std::fs::read_dir(place.at(format!("run/{folder}"))).unwrap().count();
+        assert!(files >= 6, "{files} files in {folder}");
+    }
+    assert!(place.at("run/report.html").is_file());
+}
+
+/// One training step of a small network: the loss, and its first weights afterwards.
+fn toy_step(gpu: &Arc<Gpu>) -> Result<(f32, Vec<f32>)> {
+    let on = |tensor: Tensor| tensor.to_device(gpu, "a tensor");
+    let mut parameters = [
+        on(random(&[4, 3, 3, 3], 1))?,
+        on(Tensor::full(&[4], 1.0))?,
+        on(Tensor::zeros(&[4]))?,
+        on(random(&[3, 4], 2))?,
+    ];
+    let mut tape = Tape::new();
+    let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p.clone())).collect();
+    let image = Var::constant(on(random(&[2, 4, 5, 3], 3))?);
+    let y =
+        conv2d(&mut tape, &image, &leaves[0], None, Conv2dOptions { stride: 1, padding: 1, dilation: 1 })?;
+    let learning = Statistics::Learning;
+    let (y, _) = batch_norm(&mut tape, &y, &leaves[1], &leaves[2], learning, Activation::Relu)?;
+    let y = global_average_pooling(&mut tape, &y)?;
+    let logits = linear(&mut tape, &y, &leaves[3], None)?;
+    let targets = on(Tensor::new(&[2, 3], vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0])?)?;
+    let loss = multi_label_soft_margin(&mut tape, &logits, &targets)?;
+    let value = loss.value().item()?;
+    let mut gradients = tape.backward(&loss, on(Tensor::scalar(1.0))?)?;
+    let gradients: Vec<Tensor> = leaves.iter().filter_map(|leaf| gradients.take(leaf)).collect();
+    drop(leaves);
+    let mut updates: Vec<Update<'_>> = parameters
+        .iter_mut()
+        .zip(&gradients)
+        .enumerate()
+        .map(|(index, (parameter, gradient))| Update { index, parameter, gradient, rate: 0.1, decay: 0.01 })
+        .collect();
+    assert_eq!(Optimizer::adam().update(&mut updates)?, None);
+    Ok((value, parameters[0].to_host()?.into_data()))
+}
+
+#[test]
+fn every_driver_call_of_a_training_step_may_fail() {
+    let Alone { gpu, emulator, _alone } = Alone::new();
+    let live = || emulator.report().unwrap()["live"].clone();
+    let expected = toy_step(&gpu).unwrap();
+    gpu.synchronize().unwrap();
+    // Kernels are loaded: what is live now is what stays.
+    let before = live();
+    emulator.reset().unwrap();
+    assert_eq!(toy_step(&gpu).unwrap(), expected);
+    gpu.synchronize().unwrap();
+    let calls = emulator.report().unwrap()["calls"]["total"].as_u64().unwrap();
+    assert!(calls > 100, "{calls} calls");
+    for n in 1..=calls {
+        emulator.set("faults", &format!("call:{n}=CUDA_ERROR_ILLEGAL_STATE")).unwrap();
+        let outcome = toy_step(&gpu);
+        emulator.set("faults", "").unwrap();
+        match outcome {
+            Ok(found) => assert!(found == expected, "call {n}"),
+            Err(error) => assert!(error.to_string().contains("fault on demand"), "call {n}: {error}"),
+        }
+        // A destructor's failure comes out at the next call.
+        let _ = gpu.synchronize();
+        gpu.synchronize().unwrap();
+        assert_eq!(live(), before, "after call {n} failed");
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_is_told_by_name_and_number() {
+    let Alone { gpu, emulator, _alone } = Alone::new();
+    emulator.set("faults", "alloc:9").unwrap();
+    let error = toy_step(&gpu).unwrap_err();
+    emulator.set("faults", "").unwrap();
+    for part in ["allocating", "MiB", "are free"] {
+        assert!(error.to_string().contains(part), "{part} is not in {error}");
+    }
+    assert!(error.how_to_mend().unwrap().contains("--batch"));
+}
