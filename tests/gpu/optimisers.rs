@@ -8,7 +8,9 @@ use super::{Alone, random};
 /// Below, at and beyond a block's 4,096 values, and not a multiple of four.
 const SIZES: [usize; 5] = [1, 7, 4096, 4099, 9001];
 
-const MAKERS: [(&str, fn() -> Optimizer); 4] = [
+type Make = fn() -> Optimizer;
+
+const MAKERS: [(&str, Make); 4] = [
     ("momentum", || Optimizer::sgd(0.9)),
     ("no momentum", || Optimizer::sgd(0.0)),
     ("adam", Optimizer::adam),

@@ -109,11 +109,11 @@ impl<T> std::fmt::Debug for DeviceBuffer<T> {
 ///
 /// # Errors
 /// A tensor that is not on a GPU; as [`Gpu::allocate`].
-pub(crate) fn reuse(tensor: Tensor, what: &str) -> Result<(Arc<DeviceBuffer<f32>>, Arc<DeviceBuffer<f32>>)> {
+pub(crate) fn reuse(tensor: Tensor, what: &str) -> Result<[Arc<DeviceBuffer<f32>>; 2]> {
     let (source, alone) = tensor.into_buffer()?;
     let target =
         if alone { Arc::clone(&source) } else { Arc::new(source.gpu().allocate(what, source.len())?) };
-    Ok((source, target))
+    Ok([source, target])
 }
 
 impl Gpu {

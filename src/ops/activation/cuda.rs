@@ -25,7 +25,7 @@ pub(super) fn on_tape(
     let kept = y.clone();
     Ok(tape.record(name, y, &[x], move |gradient| {
         let shape = gradient.shape().to_vec();
-        let (dy, dx) = reuse(gradient, "an activation's gradient")?;
+        let [dy, dx] = reuse(gradient, "an activation's gradient")?;
         let arguments = [(&dy).into(), kept.buffer()?.into(), (&dx).into(), Argument::size(len)?];
         // SAFETY: three buffers of one length; the kernel allows a target that is a source.
         unsafe { dy.gpu().launch(kernels[1], Geometry::line(len, PER_BLOCK)?, &arguments)? };

@@ -131,7 +131,7 @@ fn backward(
         None => [None, None, None, None],
     };
     let dx = if needs[0] {
-        let (dy, dx) = reuse(gradient, "a normalisation's gradient")?;
+        let [dy, dx] = reuse(gradient, "a normalisation's gradient")?;
         let len = dx.len();
         let (kernel, mut arguments) = match (learning, x, &p, &q) {
             (true, Some(x), Some(p), Some(q)) => {

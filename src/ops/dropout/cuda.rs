@@ -41,7 +41,7 @@ pub(super) fn on_tape(tape: &mut Tape, x: &Var, p: f32, stream: &mut Stream) -> 
 /// Each map times its factor, in x's own memory where nobody else holds it. `image` values an image, `c` channels.
 fn scale_maps(x: Tensor, factors: &DeviceBuffer<f32>, image: usize, c: usize) -> Result<Tensor> {
     let shape = x.shape().to_vec();
-    let (x, y) = reuse(x, "maps after dropout")?;
+    let [x, y] = reuse(x, "maps after dropout")?;
     let sizes = sizes([x.len(), image, c])?;
     let arguments = [&[(&x).into(), factors.into(), (&y).into()][..], &sizes].concat();
     // SAFETY: two buffers of one length, which may be the same, and a factor a map.

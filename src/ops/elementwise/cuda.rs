@@ -20,7 +20,7 @@ pub(super) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// sum + more, in the sum's own memory where nobody else holds it.
 pub(crate) fn add_to(sum: Tensor, more: &Tensor) -> Result<Tensor> {
     let shape = sum.shape().to_vec();
-    let (x, z) = reuse(sum, "a sum of gradients")?;
+    let [x, z] = reuse(sum, "a sum of gradients")?;
     launch_add(&x, more.buffer()?, &z)?;
     Tensor::from_buffer(&shape, z)
 }
@@ -34,7 +34,7 @@ fn launch_add(x: &DeviceBuffer<f32>, y: &DeviceBuffer<f32>, z: &DeviceBuffer<f32
 /// x · factor · by, where `by` is one number on the GPU; in x's own memory where nobody else holds it.
 pub(crate) fn scale_by(x: Tensor, by: &Tensor, factor: f32) -> Result<Tensor> {
     let shape = x.shape().to_vec();
-    let (x, y) = reuse(x, "a scaled gradient")?;
+    let [x, y] = reuse(x, "a scaled gradient")?;
     let arguments =
         [(&x).into(), by.buffer()?.into(), (&y).into(), Argument::size(x.len())?, Argument::F32(factor)];
     // SAFETY: two buffers of one length, which may be the same, and one number.

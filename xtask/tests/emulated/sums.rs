@@ -129,7 +129,7 @@ fn optimisers_match_f64() {
     let outputs = in_any_order(|machine: &mut Machine| {
         let gradient = machine.floats(&g);
         let counts = machine.ints(&[0, 0]);
-        let mut run = |machine: &mut Machine, kernel: &str, table: u64, more: &[f32]| {
+        let run = |machine: &mut Machine, kernel: &str, table: u64, more: &[f32]| {
             let p = ParameterBytes::new().address(table).address(counts).i32(1);
             let p = more.iter().fold(p, |p, v| p.f32(*v));
             machine.launch("optimizer", kernel, line(count.div_ceil(4096), 256), &p).unwrap();
