@@ -2,10 +2,16 @@
 
 Reads a JSON object a line from standard input and answers with one on standard output:
 {"prepare": REQUEST} makes the inputs of a shape and chooses the faster memory layout,
-{"run": N} executes it N times and answers the mean seconds. An empty line ends it.
+{"run": N} executes it N times and answers the mean seconds,
+{"measure": SECONDS} times it for about as long by the GPU's own clock, as the project's kernels are timed.
+An empty line ends it.
+
+A request's "device" is cpu or cuda:N, its "precision" f32, tf32 or bf16. On a GPU cuDNN may try its algorithms out, and
+executions are replayed from a CUDA graph where PyTorch can capture them, so that the interpreter's time is not in them.
 """
 
 import json
+import statistics
 import sys
 import time
 
@@ -25,11 +31,105 @@ except ImportError:
     pydensecrf = None
 
 
+DEVICE = "cpu"
+
+
+def on_gpu():
+    return DEVICE != "cpu"
+
+
+def place(request):
+    """Makes a request's device the one that tensors are made on, and its precision what products are taken in."""
+    global DEVICE
+    DEVICE = request.get("device", "cpu")
+    if not torch:
+        return
+    torch.set_default_device(DEVICE)
+    tf32 = request.get("precision") == "tf32"
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = on_gpu()
+    if on_gpu():
+        torch.cuda.set_device(DEVICE)
+        torch.cuda.empty_cache()
+
+
+def dtype(request):
+    return torch.bfloat16 if request.get("precision") == "bf16" else torch.float32
+
+
 def mean_seconds(run, count):
     start = time.perf_counter()
     for _ in range(count):
         run()
+    if on_gpu():
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / count
+
+
+def captured(run, seconds):
+    """A callable that executes `run` several times by one launch of a CUDA graph, and how often."""
+    count = max(1, min(50, int(2e-3 / max(seconds, 1e-7))))
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            run()
+    return graph.replay, count
+
+
+def between_events(run):
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def measure(run, seconds):
+    """Median seconds of one execution by events, warm and with the second-level cache overwritten before each."""
+    rough = min(mean_seconds(run, 3) for _ in range(3))
+    try:
+        replay, count = captured(run, rough)
+        by = "graph"
+    except Exception:  # what cannot be captured is launched one by one
+        torch.cuda.synchronize()
+        count, by = max(1, int(2e-3 / rough)), "launches"
+
+        def replay():
+            for _ in range(count):
+                run()
+
+    def samples(take, share):
+        found, start = [], time.perf_counter()
+        while len(found) < 3 or (len(found) < 200 and time.perf_counter() - start < share * seconds):
+            found.append(take())
+        return found
+
+    replay()
+    warm = samples(lambda: between_events(replay) / count, 0.75)
+    scratch = torch.empty(2 * torch.cuda.get_device_properties(DEVICE).L2_cache_size, dtype=torch.uint8)
+
+    def after_overwriting():
+        scratch.fill_(255)
+        return between_events(run)
+
+    cold = samples(after_overwriting, 0.25)
+    middle = statistics.median(warm)
+    quarters = statistics.quantiles(warm, n=4)
+    return {
+        "seconds": middle,
+        "spread": (quarters[2] - quarters[0]) / middle,
+        "cold": statistics.median(cold),
+        "by": by,
+    }
 
 
 def fastest(runs):
@@ -85,8 +185,8 @@ def conv2d(request):
     stride, padding, dilation = ([request[k]] * 2 for k in ("stride", "padding", "dilation"))
 
     def make(layout):
-        x = torch.randn(i).contiguous(memory_format=layout)
-        w = torch.randn(o).contiguous(memory_format=layout)
+        x = torch.randn(i, dtype=dtype(request)).contiguous(memory_format=layout)
+        w = torch.randn(o, dtype=dtype(request)).contiguous(memory_format=layout)
         if request["pass"] == "forward":
 
             def run():
@@ -171,7 +271,7 @@ def stencil(radius):
 def affinity(request):
     """As the authors' code does it: the pixels whose whole half-stencil is on the grid, gathered for all offsets at once;
     or an offset at a time, which needs less memory."""
-    _, h, w, channels = request["input"]
+    n, h, w, channels = request["input"]
     reach = request["radius"] - 1
     offsets = stencil(request["radius"])
 
@@ -187,7 +287,7 @@ def affinity(request):
         return torch.stack([torch.exp(-(part(x, *o) - here).abs().mean(dim=1)) for o in offsets])
 
     def make(operation):
-        return forward_or_backward(request, lambda: [torch.randn(1, channels, h, w) * 0.1], operation)
+        return forward_or_backward(request, lambda: [torch.randn(n, channels, h, w) * 0.1], operation)
 
     return fastest([make(together), make(apart)])
 
@@ -277,6 +377,9 @@ def main():
     if pydensecrf:
         operations.update(DENSE_CRF)
         names.append("pydensecrf, one thread")
+    if torch and torch.cuda.is_available():
+        gpu = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        names[0] += f"; on GPUs with {gpu}"
     answer = {"peer": "; ".join(names)} if names else {"error": "neither torch nor pydensecrf is installed"}
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
@@ -286,9 +389,13 @@ def main():
         try:
             if "run" in request:
                 answer = {"seconds": mean_seconds(prepared, request["run"])}
+            elif "measure" in request:
+                answer = measure(prepared, request["measure"])
             elif request["prepare"]["op"] not in operations:
                 answer = {"error": "its package is not installed"}
             else:
+                prepared = None  # gives its memory back first
+                place(request["prepare"])
                 prepared = operations[request["prepare"]["op"]](request["prepare"])
                 answer = {"ready": True}
         except Exception as error:  # whatever the package raises is an answer, not an end

@@ -21,6 +21,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod pipeline;
+pub mod profile;
 pub mod progress;
 pub mod report;
 pub mod rng;

@@ -12,15 +12,27 @@
 //! SEEDWALK_PYTHON=venv/bin/python cargo bench    with the peer of that interpreter (else python3's)
 //! RAYON_NUM_THREADS=1 cargo bench                on one thread, the peer too
 //! ```
+//!
+//! The kernels come first (`gpu/`): on a GPU every ladder with its times, bounds and peer, and whole steps; without one
+//! what the emulator counts.
+//!
+//! ```text
+//! cargo bench --bench ops -- conv2d --gpu-only --json new.json --compare old.json
+//! SEEDWALK_BENCH_DEVICE=cuda:1 cargo bench       the kernels on that device (also --device)
+//! OPS_PROGRAM --bench --gpu-only --seconds 300   where there is no cargo; SEEDWALK_PEER_SCRIPT names peer.py
+//! ```
 
 mod convolutions;
+mod gpu;
 mod machine;
+mod options;
 mod peer;
 mod report;
 mod row;
 mod rows;
 
 use std::cell::RefCell;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode};
@@ -30,11 +42,66 @@ use peer::Peer;
 use report::Measured;
 use row::Row;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // Cargo says --bench when it means to measure; criterion runs every row once otherwise.
-    let measuring = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
-    let everything = has_filter(&arguments);
+/// Set for the process that runs criterion alone.
+const CPU_ONLY: &str = "SEEDWALK_BENCH_CPU_ONLY";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        // The program itself, for whole steps: see `gpu/steps.rs`.
+        Some("--seedwalk") => {
+            arguments[0] = "seedwalk".into();
+            return seedwalk::cli::main(arguments.into_iter().map(Into::into));
+        }
+        Some("--self-check") => {
+            let checked = options::self_check().and_then(|()| gpu::results::self_check());
+            return end(checked);
+        }
+        _ => {}
+    }
+    let device = std::env::var("SEEDWALK_BENCH_DEVICE").ok();
+    let options = match options::Options::parse(&arguments, device.as_deref()) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let alone = std::env::var_os(CPU_ONLY).is_some();
+    if !alone && options.measures() {
+        let done = gpu::run(&options);
+        if options.gpu_only || done.is_err() {
+            return end(done);
+        }
+    }
+    // Criterion reads the process's arguments itself, and refuses those that are not its own.
+    if !alone && !options.are_criterions() {
+        return end(without_own_arguments(&options.rest));
+    }
+    operations(&options);
+    ExitCode::SUCCESS
+}
+
+fn end(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the CPU's operations in another process, with criterion's arguments only.
+fn without_own_arguments(rest: &[String]) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let status = Command::new(program).args(rest).env(CPU_ONLY, "1").status().map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("the operations on the CPU: {status}")) }
+}
+
+/// Every operation on the CPU.
+fn operations(options: &options::Options) {
+    let (measuring, everything) = (options.measures(), options.filter.is_some());
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
@@ -58,19 +125,6 @@ fn main() {
     if let Some(machine) = machine.filter(|_| !measured.is_empty()) {
         report::print(&machine, peer.as_ref(), &measured);
     }
-}
-
-/// Whether a row filter was given: an argument that is neither a flag nor a flag's value.
-fn has_filter(arguments: &[String]) -> bool {
-    const SWITCHES: [&str; 7] =
-        ["--bench", "--test", "--list", "--quiet", "--verbose", "--noplot", "--exact"];
-    arguments.iter().enumerate().any(|(i, argument)| {
-        let follows_flag = i > 0
-            && arguments[i - 1].starts_with("--")
-            && !arguments[i - 1].contains('=')
-            && !SWITCHES.contains(&arguments[i - 1].as_str());
-        !argument.starts_with('-') && !follows_flag
-    })
 }
 
 /// Times one row, and the peer's in between; `None` where criterion's filter leaves the row out.

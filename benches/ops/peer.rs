@@ -1,8 +1,9 @@
 //! The peer: `benches/peer.py` as a child process, asked over its standard input and output, a line of JSON
-//! each way. It takes one shape at a time (`prepare`) and times it as often as asked (`run`).
+//! each way. It takes one shape at a time (`prepare`) and times it as often as asked (`run`), or by a GPU's own clock
+//! (`measure`). `SEEDWALK_PEER_SCRIPT` names the script where the repository is not at hand.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -33,7 +34,13 @@ impl Peer {
     }
 
     fn try_start(python: &str) -> Result<Self, String> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peer.py");
+        let script = match std::env::var_os("SEEDWALK_PEER_SCRIPT") {
+            Some(named) => PathBuf::from(named),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peer.py"),
+        };
+        if !script.is_file() {
+            return Err("its script benches/peer.py is not there; SEEDWALK_PEER_SCRIPT names it".into());
+        }
         let mut child = Command::new(python)
             .arg(script)
             .arg(rayon::current_num_threads().to_string())
@@ -80,6 +87,26 @@ impl Peer {
     pub fn run(&mut self, count: u64) -> Option<f64> {
         self.ask(&json!({ "run": count })).ok()?["seconds"].as_f64()
     }
+
+    /// Times a request on a GPU for about `seconds`, by events.
+    ///
+    /// # Errors
+    /// In the peer's words: it cannot do this, or not on this GPU.
+    pub fn measure(&mut self, request: &Value, seconds: f64) -> Result<PeerTime, String> {
+        self.ask(&json!({ "prepare": request }))?;
+        let answer = self.ask(&json!({ "measure": seconds }))?;
+        let number = |key: &str| answer[key].as_f64().ok_or_else(|| format!("it answered {answer}"));
+        Ok(PeerTime { seconds: number("seconds")?, cold: number("cold")? })
+    }
+}
+
+/// What the peer took on a GPU, in seconds of one execution.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerTime {
+    /// Median, warm.
+    pub seconds: f64,
+    /// Median with the second-level cache overwritten before each execution.
+    pub cold: f64,
 }
 
 impl Drop for Peer {

@@ -14,6 +14,7 @@ mod inspect;
 mod make_affinity_labels;
 mod make_cams;
 mod make_pseudo_labels;
+mod profile;
 mod run;
 mod segment;
 mod session;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use session::{Common, Outcome, Session};
+use session::{Common, Outcome, Place, Session};
 
 /// From image-level tags to pixel masks.
 ///
@@ -72,29 +73,37 @@ enum Command {
     Forward(forward::Forward),
     Crf(crf::Crf),
     Walk(walk::Walk),
+    Profile(profile::Profile),
     CheckData(check_data::CheckData),
     Doctor(doctor::Doctor),
     Generate(generate::Generate),
 }
 
 impl Command {
-    /// Whether the command can compute on a GPU.
-    fn on_gpu(&self) -> bool {
-        matches!(
-            self,
+    /// Where the command can compute.
+    fn place(&self) -> Place {
+        match self {
             Self::Demo(_)
-                | Self::Run(_)
-                | Self::TrainCam(_)
-                | Self::MakeCams(_)
-                | Self::MakeAffinityLabels(_)
-                | Self::TrainAffinity(_)
-                | Self::MakePseudoLabels(_)
-                | Self::TrainSegmentation(_)
-                | Self::Segment(_)
-                | Self::Forward(_)
-                | Self::Crf(_)
-                | Self::Walk(_)
-        )
+            | Self::Run(_)
+            | Self::TrainCam(_)
+            | Self::MakeCams(_)
+            | Self::MakeAffinityLabels(_)
+            | Self::TrainAffinity(_)
+            | Self::MakePseudoLabels(_)
+            | Self::TrainSegmentation(_)
+            | Self::Segment(_)
+            | Self::Forward(_)
+            | Self::Crf(_)
+            | Self::Walk(_) => Place::CpuOrGpu,
+            Self::Profile(profile) => profile.place(),
+            Self::Synth(_)
+            | Self::Evaluate(_)
+            | Self::ConvertWeights(_)
+            | Self::Inspect(_)
+            | Self::CheckData(_)
+            | Self::Doctor(_)
+            | Self::Generate(_) => Place::Cpu,
+        }
     }
 
     fn run(self, session: &Session) -> crate::Result<Outcome> {
@@ -115,6 +124,7 @@ impl Command {
             Self::Forward(command) => command.run(session),
             Self::Crf(command) => command.run(session),
             Self::Walk(command) => command.run(session),
+            Self::Profile(command) => command.run(session),
             Self::CheckData(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Generate(command) => command.run(session),
@@ -144,7 +154,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let json = cli.common.json;
-    let outcome =
-        Session::new(cli.common, cli.command.on_gpu()).and_then(|session| cli.command.run(&session));
+    let outcome = Session::new(cli.common, cli.command.place()).and_then(|session| cli.command.run(&session));
     ExitCode::from(session::finish(outcome, json))
 }

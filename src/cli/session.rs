@@ -11,6 +11,7 @@ use crate::config::{Config, Preset};
 use crate::device::cuda::Gpu;
 use crate::device::{self, Device, Request};
 pub(super) use crate::error::path_json;
+use crate::ops::ladders::{self, Choice};
 use crate::progress::{Progress, handle_signals, print_line};
 use crate::{Error, ErrorKind, Position, Result};
 
@@ -30,6 +31,9 @@ pub(super) struct Common {
     /// What convolutions multiply in
     #[arg(long, global = true, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
+    /// Kernels to use instead of those that suit each shape, OPERATION=RUNG with commas between; GPU only
+    #[arg(long, global = true, value_name = "OPERATION=RUNG", value_delimiter = ',')]
+    pub kernel: Vec<String>,
     /// Configuration in TOML; flags win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -65,6 +69,17 @@ impl From<Precision> for device::Precision {
     }
 }
 
+/// Where a command can compute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On the CPU only.
+    Cpu,
+    /// On the CPU or a GPU.
+    CpuOrGpu,
+    /// On a GPU or the emulated one: it runs kernels for their own sake.
+    Kernels,
+}
+
 /// A command under way: its common flags, where progress goes.
 pub(super) struct Session {
     pub common: Common,
@@ -74,9 +89,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Sets up threads, signals, log; refuses a device or a precision that there is not. `on_gpu` says whether the
-    /// command can compute on a GPU.
-    pub fn new(common: Common, on_gpu: bool) -> Result<Self> {
+    /// Sets up threads, signals, log; refuses a device, a precision or a kernel that there is not.
+    pub fn new(common: Common, place: Place) -> Result<Self> {
         // A second session in one process keeps the first one's log.
         if log::set_logger(&Log).is_ok() {
             log::set_max_level(match (common.quiet, common.verbose) {
@@ -86,8 +100,14 @@ impl Session {
                 _ => log::LevelFilter::Trace,
             });
         }
+        // `profile` reads --kernel itself: it names what is profiled.
+        let choices = match place {
+            Place::Kernels => vec![],
+            _ => common.kernel.iter().map(|text| Choice::parse(text)).collect::<Result<Vec<_>>>()?,
+        };
         let gpu = match Request::parse(&common.device)? {
-            request if on_gpu => request.resolve()?,
+            request if place == Place::CpuOrGpu => request.resolve()?,
+            request if place == Place::Kernels => Some(request.resolve_for_kernels()?),
             Request::Auto | Request::Only(Device::Cpu) => None,
             Request::Only(device) => {
                 let message = format!("this command does not compute on device `{device}`");
@@ -96,7 +116,15 @@ impl Session {
             }
         };
         match &gpu {
-            Some(gpu) => gpu.set_precision(common.precision.into())?,
+            None if !choices.is_empty() => {
+                let message = format!("device `{}` has no kernels to choose from", Device::Cpu);
+                return Err(Error::new(ErrorKind::Unavailable, message)
+                    .remedy("leave out --kernel, or compute on a GPU: --device cuda, or emulated"));
+            }
+            Some(gpu) => {
+                gpu.set_precision(common.precision.into())?;
+                ladders::force(gpu, &choices)?;
+            }
             None if common.precision != Precision::F32 => {
                 let message = format!("device `{}` computes in f32 only", Device::Cpu);
                 return Err(Error::new(ErrorKind::Unavailable, message)
@@ -112,8 +140,8 @@ impl Session {
         handle_signals()?;
         match &gpu {
             None => log::info!("device {device}, {} threads", rayon::current_num_threads()),
-            // A choice that was not spelt out is told.
-            Some(gpu) if common.device == "auto" && !common.quiet => {
+            // A choice that was not spelt out is told; what is printed of kernels begins with it.
+            Some(gpu) if common.device == "auto" && !common.quiet && place != Place::Kernels => {
                 print_line(&format!("computing on {gpu:?}"))
             }
             Some(gpu) => log::info!("device {gpu:?}"),

@@ -4,7 +4,7 @@ pub mod cuda;
 
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use cuda::Gpu;
 
 /// A device. The CPU uses the threads of the current rayon pool.
@@ -28,6 +28,17 @@ pub enum Precision {
     Tf32,
     /// Operands rounded to 7 bits of mantissa in memory.
     Bf16,
+}
+
+/// The name that `--precision` has for it.
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// What `--device` asks for.
@@ -69,6 +80,27 @@ impl Request {
             Self::Only(Device::Cpu) => Ok(None),
             Self::Only(device) => device.gpu().map(Some),
             Self::Auto => Ok(Device::Cuda(0).gpu().ok()),
+        }
+    }
+}
+
+impl Request {
+    /// The GPU to run kernels on for their own sake: `auto` takes the first GPU, and the emulated one where none can be used.
+    ///
+    /// # Errors
+    /// The CPU, which runs no kernels; a GPU that was named and cannot be used; no emulated driver.
+    pub fn resolve_for_kernels(self) -> Result<Arc<Gpu>> {
+        match self {
+            Self::Only(Device::Cpu) => {
+                Err(Error::new(ErrorKind::Unavailable, "device `cpu` runs no kernels").remedy(
+                    "use --device cuda, or --device emulated to count what a kernel does without a GPU",
+                ))
+            }
+            Self::Only(device) => device.gpu(),
+            Self::Auto => Device::Cuda(0).gpu().or_else(|error| {
+                log::info!("no GPU: {error}");
+                Device::Emulated.gpu()
+            }),
         }
     }
 }

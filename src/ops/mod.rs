@@ -13,6 +13,7 @@ pub mod conv2d;
 pub mod crf;
 pub mod dropout;
 pub mod elementwise;
+pub mod ladders;
 pub mod linear;
 pub mod losses;
 pub mod pooling;

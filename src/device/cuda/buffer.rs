@@ -30,20 +30,39 @@ elements!(f32, u8, u16, i32, u32);
 #[derive(Clone)]
 pub(super) struct Pool {
     free: Arc<Mutex<HashMap<usize, Vec<CudaSlice<u8>>>>>,
-    recycles: bool,
+    policy: Policy,
+}
+
+/// What becomes of memory that is given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// It is kept for the next that asks for as much.
+    Recycle,
+    /// It goes back to the driver.
+    Free,
+    /// It is kept until the pool goes, and handed to nobody: launches that were recorded still name it.
+    Hold,
 }
 
 impl Pool {
     pub fn new(recycles: bool) -> Self {
-        Self { free: Arc::default(), recycles }
+        Self { free: Arc::default(), policy: if recycles { Policy::Recycle } else { Policy::Free } }
+    }
+
+    /// One that keeps what is given back and hands none of it out.
+    pub fn holding() -> Self {
+        Self { free: Arc::default(), policy: Policy::Hold }
     }
 
     fn take(&self, bytes: usize) -> Option<CudaSlice<u8>> {
+        if self.policy == Policy::Hold {
+            return None;
+        }
         self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes)?.pop()
     }
 
     fn give_back(&self, memory: CudaSlice<u8>) {
-        if self.recycles {
+        if self.policy != Policy::Free {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             free.entry(memory.len()).or_default().push(memory);
         }
@@ -125,14 +144,15 @@ impl Gpu {
         let bytes = len
             .checked_mul(size_of::<T>())
             .ok_or_else(|| Error::shape(what, format!("{len} elements are more than can be addressed")))?;
-        let memory = if bytes == 0 { None } else { Some(self.take_memory(what, bytes)?) };
+        let pool = self.pool_in_use();
+        let memory = if bytes == 0 { None } else { Some(self.take_memory(&pool, what, bytes)?) };
         let address = memory.as_ref().map_or(0, |m| m.device_ptr(&self.stream).0);
-        let pool = self.pool.clone();
+        self.note_allocation(address, bytes);
         Ok(DeviceBuffer { memory, address, len, pool, gpu: Arc::clone(self), element: PhantomData })
     }
 
-    fn take_memory(&self, what: &str, bytes: usize) -> Result<CudaSlice<u8>> {
-        if let Some(memory) = self.pool.take(bytes) {
+    fn take_memory(&self, pool: &Pool, what: &str, bytes: usize) -> Result<CudaSlice<u8>> {
+        if let Some(memory) = pool.take(bytes) {
             return Ok(memory);
         }
         // SAFETY: undefined bytes are valid elements, and the launchers write outputs before they are read; under the
@@ -180,6 +200,7 @@ impl Gpu {
         if let Some(memory) = buffer.memory.as_mut() {
             self.stream.memset_zeros(memory).map_err(|e| self.failure(&format!("clearing {what}"), e))?;
         }
+        self.note_clear(&buffer);
         Ok(buffer)
     }
 
@@ -196,6 +217,7 @@ impl Gpu {
         if let (Some(from), Some(to)) = (&buffer.memory, copy.memory.as_mut()) {
             self.stream.memcpy_dtod(from, to).map_err(|e| self.failure(&format!("copying {what}"), e))?;
         }
+        self.note_copy(buffer, &copy)?;
         Ok(copy)
     }
 

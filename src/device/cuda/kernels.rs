@@ -57,6 +57,25 @@ pub(crate) enum Argument<'a> {
 pub(crate) struct Address<'a>(u64, PhantomData<&'a ()>);
 
 impl Argument<'_> {
+    /// Its address, where it names a buffer.
+    pub(super) fn address(self) -> Option<u64> {
+        match self {
+            Self::Address(Address(0, _)) => None,
+            Self::Address(Address(address, _)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// The same without the borrow: for whoever keeps the buffer alive by other means.
+    pub(super) fn detached(self) -> Argument<'static> {
+        match self {
+            Self::Address(Address(address, _)) => Argument::Address(Address(address, PhantomData)),
+            Self::I32(v) => Argument::I32(v),
+            Self::U32(v) => Argument::U32(v),
+            Self::F32(v) => Argument::F32(v),
+        }
+    }
+
     /// No buffer.
     pub const NONE: Argument<'static> = Argument::Address(Address(0, PhantomData));
 
@@ -128,8 +147,9 @@ impl<'a, T> From<Option<&'a Arc<DeviceBuffer<T>>>> for Argument<'a> {
 
 /// A loaded kernel.
 #[derive(Clone)]
-struct Kernel {
-    function: CudaFunction,
+pub(super) struct Kernel {
+    pub name: &'static str,
+    pub function: CudaFunction,
     /// Bytes of each parameter, from the PTX.
     parameters: Arc<[usize]>,
 }
@@ -164,6 +184,12 @@ pub fn kernel_names() -> Vec<&'static str> {
     FILES.iter().flat_map(|(_, ptx)| entries(ptx).map(|e| e.0)).collect()
 }
 
+/// The file of `kernels/` that a kernel is in, without its ending.
+pub fn kernel_file(kernel: &str) -> Option<&'static str> {
+    let has = |ptx: &'static str| entries(ptx).any(|e| e.0 == kernel);
+    FILES.iter().find_map(|&(file, ptx)| has(ptx).then_some(file))
+}
+
 impl Gpu {
     fn kernel(&self, name: &'static str) -> Result<Kernel> {
         let mut kernels = self.kernels.kernels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +217,7 @@ impl Gpu {
         };
         let function =
             module.load_function(name).map_err(|e| self.failure(&format!("finding kernel {name}"), e))?;
-        let kernel = Kernel { function, parameters: parameters.into() };
+        let kernel = Kernel { name, function, parameters: parameters.into() };
         kernels.insert(name, kernel.clone());
         Ok(kernel)
     }
@@ -220,6 +246,22 @@ impl Gpu {
         if geometry.grid.contains(&0) {
             return Ok(());
         }
+        self.note_launch(&kernel, geometry, arguments)?;
+        // SAFETY: number and sizes of the arguments were compared with the kernel's; what they mean is the caller's duty.
+        unsafe { self.queue(&kernel, geometry, arguments) }
+    }
+
+    /// Queues a loaded kernel, whose grid is not empty.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`]; number and sizes of the arguments are the kernel's.
+    pub(super) unsafe fn queue(
+        &self,
+        kernel: &Kernel,
+        geometry: Geometry,
+        arguments: &[Argument<'_>],
+    ) -> Result<()> {
+        let name = kernel.name;
         let fail = |e| self.failure(&format!("launching {name}"), e);
         if geometry.shared > 0 {
             if geometry.shared > self.shared_per_block {
@@ -250,7 +292,7 @@ impl Gpu {
                 Argument::F32(value) => launch.arg(value),
             };
         }
-        // SAFETY: number and sizes of the arguments were compared with the kernel's; what they mean is the caller's duty.
+        // SAFETY: by this function's contract.
         unsafe { launch.launch(config) }.map_err(fail)?;
         Ok(())
     }

@@ -9,7 +9,10 @@ mod emulator;
 mod failure;
 mod kernels;
 mod library;
+mod recording;
+mod timing;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
@@ -21,9 +24,10 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) use buffer::reuse;
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
-pub use kernels::kernel_names;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
+pub use kernels::{kernel_file, kernel_names};
 pub use library::emulated_driver;
+pub use recording::{KernelFacts, Recording};
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub struct Gpu {
     multiprocessors: i32,
     shared_per_block: u32,
     precision: Mutex<Precision>,
+    /// Rungs that were asked for, by operation.
+    forced: Mutex<BTreeMap<&'static str, &'static str>>,
+    /// What is being recorded, if anything.
+    draft: Mutex<Option<recording::Draft>>,
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
@@ -111,6 +119,8 @@ impl Gpu {
             )?
             .unsigned_abs(),
             precision: Mutex::new(Precision::F32),
+            forced: Mutex::default(),
+            draft: Mutex::default(),
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
@@ -162,6 +172,21 @@ impl Gpu {
         }
         *self.precision.lock().unwrap_or_else(PoisonError::into_inner) = precision;
         Ok(())
+    }
+
+    /// Has an operation use one rung of its ladder wherever the rung exists for what is computed, or with `None` the one
+    /// that suits each shape. [`ladders::force`](crate::ops::ladders::force) checks names. Returns what held before.
+    pub(crate) fn force(&self, operation: &'static str, rung: Option<&'static str>) -> Option<&'static str> {
+        let mut forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
+        match rung {
+            Some(rung) => forced.insert(operation, rung),
+            None => forced.remove(operation),
+        }
+    }
+
+    /// The rung that an operation was asked to use.
+    pub(crate) fn forced(&self, operation: &str) -> Option<&'static str> {
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).get(operation).copied()
     }
 
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.

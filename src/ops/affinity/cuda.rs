@@ -76,15 +76,22 @@ pub fn affinities(gpu: &Arc<Gpu>, rung: &Rung, features: &Tensor, pairs: &Pairs)
     compare(rung, What::Affinities, &features.to_device(gpu, "the features")?, pairs)?.to_host()
 }
 
-/// The highest rung of a ladder that takes a stencil.
-fn choose(ladder: &'static [Rung], stencil: &Stencil) -> Result<&'static Rung> {
+/// The rung that `--kernel` names, else the highest of a ladder that takes a stencil.
+fn choose(gpu: &Gpu, ladder: &'static [Rung], stencil: &Stencil) -> Result<&'static Rung> {
+    if let Some(forced) = gpu.forced("affinity").and_then(|name| ladder.iter().find(|r| r.name == name)) {
+        if !takes(forced, stencil) {
+            let message = format!("rung `{}` of affinity takes {}", forced.name, forced.takes);
+            return Err(Error::invalid(message).remedy("leave out --kernel, or choose another rung"));
+        }
+        return Ok(forced);
+    }
     let found = ladder.iter().rev().find(|rung| takes(rung, stencil));
     found.ok_or_else(|| Error::invalid("no kernel of the affinities takes this stencil"))
 }
 
 /// What [`affinities`](super::affinities) does for features on a GPU, whose grid has been checked.
 pub(super) fn affinities_on_device(features: &Tensor, pairs: &Pairs) -> Result<Tensor> {
-    compare(choose(LADDER, &pairs.stencil)?, What::Affinities, features, pairs)
+    compare(choose(features.buffer()?.gpu(), LADDER, &pairs.stencil)?, What::Affinities, features, pairs)
 }
 
 /// What is computed of each pair.
@@ -164,7 +171,7 @@ pub(super) fn loss(
     // SAFETY: three counts, three weights.
     unsafe { gpu.launch("affinity_weights_f32", one(32), &[(&counts).into(), (&weights).into(), form])? };
 
-    let distances = compare(choose(LADDER, &pairs.stencil)?, What::Distances, features.value(), pairs)?;
+    let distances = compare(choose(gpu, LADDER, &pairs.stencil)?, What::Distances, features.value(), pairs)?;
     let slopes = Arc::clone(distances.buffer()?);
     let sums = gpu.allocate::<f32>("losses of blocks", 3 * values.div_ceil(PAIRS))?;
     let mut arguments = vec![(&slopes).into(), (&labels).into(), (&offsets).into(), (&weights).into()];
@@ -190,7 +197,7 @@ pub(super) fn loss(
         return Ok((Var::constant(loss), parts));
     }
     let kept = features.value().clone();
-    let rung = choose(BACKWARD_LADDER, &pairs.stencil)?;
+    let rung = choose(gpu, BACKWARD_LADDER, &pairs.stencil)?;
     let loss = tape.record("affinity_loss", loss, &[features], move |g| {
         Ok(vec![Some(backward(rung, &kept, &slopes, &offsets, &g)?)])
     });

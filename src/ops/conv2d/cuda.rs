@@ -37,6 +37,13 @@ pub struct Conv2dRung {
     shared: u32,
 }
 
+impl Conv2dRung {
+    /// Whether it needs compute capability 8.0: kernels above rung 2 copy in the background.
+    pub(crate) fn needs_async_copies(&self) -> bool {
+        self.rung.number > 2
+    }
+}
+
 const THREADS: u32 = 256;
 
 /// The ladder, from plain to fast. Every rung takes every shape.
@@ -190,21 +197,41 @@ pub const WEIGHT_LADDER: &[Conv2dRung] = &[
 /// Below this many columns (target channels), or rows, a square of 128 is mostly padding: 16×16 outputs do less work.
 const FEW: usize = 32;
 
-/// The rung of a ladder for a product of so many rows and columns: the last that multiplies in `precision`, unless the
-/// product is too small for its squares.
+/// The rung of a ladder for a product of so many rows and columns: the one that `--kernel` names where the ladder has it
+/// for what is computed, else the last that multiplies in `precision`, unless the product is too small for its squares.
 fn choose(
     gpu: &Gpu,
     ladder: &'static [Conv2dRung],
+    pass: Pass,
     [rows, columns]: [usize; 2],
     precision: Precision,
 ) -> Result<&'static Conv2dRung> {
+    let runs = |r: &&Conv2dRung| !r.needs_async_copies() || gpu.has_async_copies();
+    let serves = |r: &&Conv2dRung| pass != Pass::InputGradient || r.both_ways;
+    if let Some(name) = gpu.forced("conv2d")
+        && let Some(forced) = ladder.iter().filter(serves).find(|r| r.rung.name == name)
+    {
+        // A gradient's precision is that of its forward pass, so this is told before anything has been computed.
+        if forced.precision != precision || !runs(&forced) {
+            let message = format!("rung `{name}` of conv2d does not run in {precision} on {gpu:?}");
+            return Err(Error::invalid(message).remedy("leave out --kernel, or change --precision"));
+        }
+        return Ok(forced);
+    }
     let small = rows <= FEW || columns <= FEW;
-    // Kernels above rung 2 copy in the background.
-    let runs = |r: &&Conv2dRung| r.rung.number <= 2 || gpu.has_async_copies();
     let fits =
         |r: &&Conv2dRung| !small || precision != Precision::F32 || matches!(r.cover, Cover::Squares(16));
-    let found = ladder.iter().rev().filter(runs).filter(fits).find(|r| r.precision == precision);
-    found.ok_or_else(|| Error::invalid(format!("conv2d has no kernel in {precision:?} for {gpu:?}")))
+    let found =
+        ladder.iter().rev().filter(runs).filter(serves).filter(fits).find(|r| r.precision == precision);
+    found.ok_or_else(|| Error::invalid(format!("conv2d has no kernel in {precision} for {gpu:?}")))
+}
+
+/// What a convolution computes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    InputGradient,
+    WeightGradient,
 }
 
 /// An operand on the GPU, in what a rung multiplies.
@@ -392,7 +419,7 @@ pub(super) fn on_tape(
 ) -> Result<Var> {
     let precision = gpu.precision();
     let [n, oh, ow, o] = g.output;
-    let rung = choose(gpu, LADDER, [n * oh * ow, o], precision)?;
+    let rung = choose(gpu, LADDER, Pass::Forward, [n * oh * ow, o], precision)?;
     let (bias_value, add_value) = (bias.map(Var::value), add.map(Var::value));
     let value = forward_by(rung, &g, input.value(), weight.value(), bias_value, add_value)?;
     let mut inputs = vec![input, weight];
@@ -422,7 +449,7 @@ pub(super) fn input_gradient_on_device(
     precision: Precision,
 ) -> Result<Tensor> {
     let [n, h, width, i] = g.input;
-    let rung = choose(dy.buffer()?.gpu(), LADDER, [n * h * width, i], precision)?;
+    let rung = choose(dy.buffer()?.gpu(), LADDER, Pass::InputGradient, [n * h * width, i], precision)?;
     input_gradient_by(rung, g, dy, w)
 }
 
@@ -433,7 +460,13 @@ pub(super) fn weight_gradient_on_device(
     x: &Tensor,
     precision: Precision,
 ) -> Result<Tensor> {
-    let rung = choose(dy.buffer()?.gpu(), WEIGHT_LADDER, [g.output[3], g.input[3]], precision)?;
+    let rung = choose(
+        dy.buffer()?.gpu(),
+        WEIGHT_LADDER,
+        Pass::WeightGradient,
+        [g.output[3], g.input[3]],
+        precision,
+    )?;
     weight_gradient_by(rung, g, dy, x)
 }
 

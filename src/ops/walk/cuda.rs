@@ -71,6 +71,11 @@ fn chebyshev_coefficients(steps: usize) -> Vec<f32> {
     }
 }
 
+/// Products with the transition that the Chebyshev rung takes in place of so many steps.
+pub(crate) fn degree(steps: usize) -> usize {
+    if steps == 0 { 0 } else { chebyshev_coefficients(steps).len() - 1 }
+}
+
 /// The planes of a stencil that have pairs on an h×w grid. The others are nothing but NaN, and on a grid that is narrower
 /// than their offset the partner would not lie ahead in memory, on which the kernels rely.
 fn planes_within(stencil: &Stencil, h: usize, w: usize) -> Vec<usize> {
@@ -90,8 +95,11 @@ fn pad(stencil: &Stencil, h: usize, w: usize) -> usize {
     planes_within(stencil, h, w).into_iter().map(step).max().unwrap_or(0)
 }
 
-/// The fastest rung that takes a grid on a GPU.
+/// The rung that `--kernel` names, else the fastest that takes a grid on a GPU.
 pub fn choose(gpu: &Gpu, stencil: &Stencil, height: usize, width: usize) -> &'static Rung {
+    if let Some(forced) = gpu.forced("walk").and_then(|name| LADDER.iter().find(|r| r.name == name)) {
+        return forced;
+    }
     let shared = whole_shared(height * width, pad(stencil, height, width));
     if shared <= gpu.shared_per_block() as usize { &LADDER[1] } else { &LADDER[0] }
 }
@@ -119,8 +127,10 @@ pub fn walk(
     let (pixels, pad, planes) = (h * w, pad(stencil, h, w), within.len());
     let shared = whole_shared(pixels, pad);
     if rung.number != STEP && shared > gpu.shared_per_block() as usize {
-        let message = format!("rung {} of the walk takes {}, not {h}×{w}", rung.name, rung.takes);
-        return Err(Error::invalid(message));
+        let message = format!("rung `{}` of walk takes {}, not {h}×{w}", rung.name, rung.takes);
+        return Err(
+            Error::invalid(message).remedy("leave out --kernel, or choose `step`, which takes every grid")
+        );
     }
     let offsets: Vec<_> = within.iter().map(|plane| stencil.offsets()[*plane]).collect();
     let offsets = upload_offsets(gpu, &offsets)?;
