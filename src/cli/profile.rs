@@ -121,11 +121,11 @@ impl Profile {
             let (subject, rung, kernel) = find_kernel(gpu, what)?;
             return Ok(Wanted { subject, rungs: vec![rung], kernel: Some(kernel) });
         }
-        let passes: Vec<&str> = of.iter().map(|s| s.pass).collect();
+        let passes: Vec<String> = of.iter().map(|s| in_one_word(s.pass)).collect();
         let passes = passes.join(", ");
         let subject = match &self.pass {
             None => of.into_iter().next(),
-            Some(pass) => of.into_iter().find(|s| s.pass == pass),
+            Some(pass) => of.into_iter().find(|s| in_one_word(s.pass) == in_one_word(pass)),
         };
         let subject = subject.ok_or_else(|| {
             let pass = self.pass.as_deref().unwrap_or_default();
@@ -151,7 +151,12 @@ impl Profile {
             let names = |f: fn(&Step) -> &'static str| subject.rungs.iter().map(f).collect::<Vec<_>>();
             let rungs = names(|step| step.rung.name);
             let keys: Vec<&str> = subject.dimensions.iter().map(|d| d.key).collect();
-            rows.push(vec![subject.operation.into(), subject.pass.into(), rungs.join(", "), keys.join(", ")]);
+            rows.push(vec![
+                subject.operation.into(),
+                in_one_word(subject.pass),
+                rungs.join(", "),
+                keys.join(", "),
+            ]);
             all.push(json!({
                 "operation": subject.operation, "pass": subject.pass, "rungs": rungs,
                 "kernels": names(|step| step.rung.kernel), "dimensions": keys,
@@ -202,6 +207,11 @@ impl Profile {
         }
         out
     }
+}
+
+/// `input-gradient`, which needs no quotes on a command line.
+fn in_one_word(pass: &str) -> String {
+    pass.replace(' ', "-")
 }
 
 /// Names side by side in lines of a terminal's width.

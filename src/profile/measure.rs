@@ -83,7 +83,7 @@ pub fn measure(
         false => ((BATCH / estimate).ceil() as usize).clamp(1, (BEHIND_GATE / launches).max(1)),
     };
     let enough = |samples: &[f64], started: Instant, part: f64| {
-        emulated
+        emulated && !samples.is_empty()
             || samples.len() >= MOST
             || samples.len() >= FEWEST && spread(samples) < CLOSE
             || samples.len() >= 3 && started.elapsed() > time.mul_f64(part)

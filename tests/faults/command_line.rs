@@ -2,7 +2,7 @@
 
 use crate::common::{Place, TRAIN};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "demo",
     "run",
     "synth",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 19] = [
     "forward",
     "crf",
     "walk",
+    "profile",
     "check-data",
     "doctor",
     "generate",

@@ -71,8 +71,8 @@ fn add_layer(cases: &mut Vec<Case>, subject: &Subject, layer: &[usize; 6], whole
         format!("size={size}"),
     ];
     let best = |step: &Step| {
-        let same = subject.rungs.iter().filter(|other| other.precision == step.precision);
-        same.last().is_some_and(|last| last.rung.number == step.rung.number)
+        let mut same = subject.rungs.iter().rev().filter(|other| other.precision == step.precision);
+        same.next().is_some_and(|last| last.rung.number == step.rung.number)
     };
     add(cases, subject, &shape, false, |step| whole || best(step))
 }

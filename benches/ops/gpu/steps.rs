@@ -85,7 +85,7 @@ fn training(gpu: &Arc<Gpu>, precision: Precision, time: Duration) -> Result<Take
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let emulated = gpu.device() == Device::Emulated;
     // At full width a step of 16 images is some tens of milliseconds, and reading pictures must keep up.
-    let (mut batch, crop, width, steps) = if emulated {
+    let (mut batch, crop, width, steps): (usize, usize, _, usize) = if emulated {
         (1, 32, "1/32", 5)
     } else {
         (16, 448, "1/1", if time.as_secs() < 20 { 8 } else { 16 })
@@ -130,7 +130,7 @@ fn label(gpu: &Arc<Gpu>, precision: Precision, time: Duration) -> seedwalk::Resu
     let emulated = gpu.device() == Device::Emulated;
     let mut config = Config::preset(Preset::Paper);
     let (height, width, share) = if emulated { (40, 48, "1/32") } else { (375, 500, "1/1") };
-    config.backbone.width = share.parse()?;
+    config.backbone.width = share.parse().map_err(seedwalk::Error::invalid)?;
     if emulated {
         config.cam.scales = vec![1.0];
         config.walk.steps = 8;
