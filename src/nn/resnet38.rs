@@ -157,13 +157,17 @@ impl ResNet38 {
         let mut x = forward.conv("conv1a", image, conv3(1, 1))?;
         let (mut conv4, mut conv5) = (None, None);
         for unit in &UNITS {
+            let tap = match unit.name {
+                "b5" => &mut conv4,
+                "b6" => &mut conv5,
+                _ => {
+                    x = forward.segment(x, |forward, x| Ok(unit.forward(forward, x)?.0))?;
+                    continue;
+                }
+            };
             let (y, activated) = unit.forward(forward, x)?;
+            *tap = Some(activated);
             x = y;
-            match unit.name {
-                "b5" => conv4 = Some(activated),
-                "b6" => conv5 = Some(activated),
-                _ => {}
-            }
         }
         let conv6 = forward.batch_norm_relu("bn7", &x)?;
         match (conv4, conv5) {

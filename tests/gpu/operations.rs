@@ -324,7 +324,11 @@ fn the_affinity_loss() {
             });
             let parts = |features: Tensor| {
                 let features = Var::constant(features);
-                affinity_loss(&mut Tape::inference(), &features, &labels, &pairs, form).unwrap().1
+                affinity_loss(&mut Tape::inference(), &features, &labels, &pairs, form)
+                    .unwrap()
+                    .1
+                    .wait()
+                    .unwrap()
             };
             let (cpu, gpu) = (parts(features.clone()), parts(features.to_device(&alone.gpu, "f").unwrap()));
             assert_eq!(cpu.counts, gpu.counts, "{what}");

@@ -209,7 +209,8 @@ fn steps_of_training(machine: &mut Machine, values: &dyn Fn(usize) -> Vec<f32>) 
     entry.extend([0.1f32, 0.01, 1.0, 0.9].iter().flat_map(|v| v.to_le_bytes()));
     entry.extend([0; 8]);
     let (table, bad) = (machine.bytes(&entry), machine.ints(&[0, 0]));
-    let optimiser = || of(&[table, bad]).i32(1);
+    let stop = machine.ints(&[0]);
+    let optimiser = || of(&[table, bad, stop]).i32(1);
     let adam = [0.9f32, 0.1, 0.999, 0.001, 1.5].iter().fold(optimiser(), |p, v| p.f32(*v));
     // 16×16 to 32×32 and its like: each output has two sources an axis.
     let taps: Vec<i32> = (0..32).flat_map(|p| [p / 2, (p / 2 + 1).min(15), 0x3e80_0000]).collect();
@@ -311,6 +312,12 @@ fn steps_of_training(machine: &mut Machine, values: &dyn Fn(usize) -> Vec<f32>) 
         ),
         ("reduce", "sum_scaled_f32", by_channel(1), with(of(&[x, sums]), &[1000]).f32(0.5)),
         ("reduce", "sum_rows_f32", by_channel(ranges), with(of(&[x, parts]), &[rows, channels])),
+        (
+            "optimizer",
+            "note_not_finite_f32",
+            Shape { grid: [1, 1, 1], threads: 32, shared: 0 },
+            of(&[x, stop]),
+        ),
         ("optimizer", "sgd_table_f32", line(count, 4096), optimiser()),
         ("optimizer", "adam_table_f32", line(count, 4096), adam),
         ("optimizer", "blend_table_f32", line(count, 4096), optimiser()),
