@@ -107,7 +107,7 @@ pub(super) fn trained(summary: &TrainingSummary, output: &Path, counts_only: boo
         lines.push(memory.to_string());
         json!({
             "kept": memory.kept, "recomputed": memory.recomputed, "free": memory.free,
-            "recomputes": memory.recomputes, "batch": memory.batch,
+            "recomputes": memory.recomputes, "batch": memory.batch, "fits": memory.fits,
         })
     });
     let json = json!({

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::device::cuda::{Gpu, Later};
 use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
-use crate::ops::conv2d::{Conv2dOptions, conv2d, conv2d_add};
+use crate::ops::conv2d::{Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu};
 use crate::optim::cuda::{Entry, Stop};
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Gradients, Tape, Var};
@@ -362,6 +362,29 @@ impl<'a> Forward<'a> {
         let y = conv2d_add(&mut self.tape, x, &weight, bias.as_ref(), add, options)
             .map_err(|e| e.context(name))?;
         self.look_at(name, &y)?;
+        Ok(y)
+    }
+
+    /// Convolution with `CONV.weight`, then relu(batch normalisation) with `NORM.…`: as [`Forward::conv`] and
+    /// [`Forward::batch_norm_relu`], in one pass where the normalisation is frozen.
+    pub fn conv_norm_relu(&mut self, conv: &str, norm: &str, x: &Var, options: Conv2dOptions) -> Result<Var> {
+        let parts = ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{norm}.{part}"));
+        let parameters = self.parameters;
+        let all = parts.map(|name| parameters.index.get(&name).map(|&i| &parameters.list[i]));
+        let learning = matches!(self.mode, Mode::Training { learn_statistics: true, .. });
+        let [Some(scale), Some(shift), Some(mean), Some(variance)] = all else {
+            return Err(Error::invalid(format!("the network has no normalisation `{norm}`")));
+        };
+        let frozen = self.mode == Mode::Inference || scale.frozen && shift.frozen;
+        let (weight, bias) = self.conv_parameters(conv)?;
+        if learning || !frozen || bias.is_some() || parameters.gpu().is_none() {
+            let y = self.conv(conv, x, options)?;
+            return self.batch_norm_relu(norm, &y);
+        }
+        let of_norm = FrozenNorm([&scale.value, &shift.value, &mean.value, &variance.value]);
+        let y =
+            conv2d_norm_relu(&mut self.tape, x, &weight, &of_norm, options).map_err(|e| e.context(conv))?;
+        self.look_at(conv, &y)?;
         Ok(y)
     }
 

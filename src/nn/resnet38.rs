@@ -197,16 +197,16 @@ impl Unit {
         // The branch's last convolution adds the shortcut.
         let y = match self.branch {
             Branch::Basic { dilation } => {
-                let y = forward.conv(&name("conv_branch2a"), &a, conv3(self.stride, dilation[0]))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b1"), &y)?;
+                let options = conv3(self.stride, dilation[0]);
+                let y = forward.conv_norm_relu(&name("conv_branch2a"), &name("bn_branch2b1"), &a, options)?;
                 forward.conv_add(&name("conv_branch2b1"), &y, conv3(1, dilation[1]), &shortcut)?
             }
             Branch::Bottleneck { dilation, dropout } => {
-                let y = forward.conv(&name("conv_branch2a"), &a, conv1(self.stride))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b1"), &y)?;
+                let options = conv1(self.stride);
+                let y = forward.conv_norm_relu(&name("conv_branch2a"), &name("bn_branch2b1"), &a, options)?;
                 let y = forward.dropout(&y, dropout)?;
-                let y = forward.conv(&name("conv_branch2b1"), &y, conv3(1, dilation))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b2"), &y)?;
+                let (conv, norm) = (name("conv_branch2b1"), name("bn_branch2b2"));
+                let y = forward.conv_norm_relu(&conv, &norm, &y, conv3(1, dilation))?;
                 let y = forward.dropout(&y, dropout)?;
                 forward.conv_add(&name("conv_branch2b2"), &y, conv1(1), &shortcut)?
             }

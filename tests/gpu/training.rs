@@ -209,6 +209,41 @@ fn a_step_takes_the_memory_that_was_counted() {
     }
 }
 
+#[test]
+fn a_step_that_does_not_fit_names_the_batch_that_does() {
+    let place = Place::new();
+    let line = |batch: usize, more: &str| {
+        format!(
+            "train-cam --data data --split train --width 1/32 --crop 48 --device emulated --output x \
+             --batch {batch} {more}"
+        )
+    };
+    let with_memory = |line: &str, bytes: u64| {
+        let out = place.command(line).env("EMULATED_CUDA_MEMORY", bytes.to_string()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let counted = |batch: usize, memory: u64| -> serde_json::Value {
+        let (_, json, error) = with_memory(&line(batch, "--count-memory --json"), memory);
+        serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}: {error}"))
+    };
+    let bytes = |counted: &serde_json::Value, what: &str| counted["memory"][what].as_u64().unwrap();
+    let (six, four) = (counted(6, 1 << 30), counted(4, 1 << 30));
+    assert_eq!(six["memory"]["recomputes"], false);
+    // Room for six with activations made anew, then for four.
+    let tight = counted(6, bytes(&six, "recomputed") + 1000);
+    assert_eq!((&tight["memory"]["recomputes"], &tight["memory"]["fits"]), (&true.into(), &6.into()));
+    for (flags, room) in [("", "recomputed"), ("--recompute never", "kept")] {
+        let (code, _, error) = with_memory(&line(6, flags), bytes(&four, room) + 1000);
+        assert_eq!(code, Some(1), "{error}");
+        for words in ["a step of 6 images does not fit", "GiB", "--batch 4 fits"] {
+            assert!(error.contains(words), "{words} is not in {error}");
+        }
+    }
+    let (_, _, error) = with_memory(&line(6, ""), 10_000);
+    assert!(error.contains("not even --batch 1"), "{error}");
+}
+
 /// The full networks at the published batch and crop, f32: counted, as nobody has that much here.
 #[test]
 fn a_full_step_fits_in_24_gigabytes() {
