@@ -15,6 +15,7 @@ use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm
 use crate::ops::conv2d::{Conv2dOptions, conv2d};
 use crate::ops::crf::{CrfOptions, DenseCrf};
 use crate::ops::{activation, concat, dropout, elementwise, losses, pooling, resize};
+use crate::optim::cuda::Stop;
 use crate::optim::{Optimizer, Update};
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Tape, Var};
@@ -74,6 +75,7 @@ pub fn catalogue() -> Vec<Subject> {
         subject("losses", "cross-entropy", LABELLED, |s, _| cross_entropy(s)),
         subject("optimizer", "sgd", PARAMETERS, |s, _| optimiser(s, false)),
         subject("optimizer", "adam", PARAMETERS, |s, _| optimiser(s, true)),
+        subject("optimizer", "stop", &[], |_, _| stop()),
         subject("crf", "mean field", PHOTO, |s, _| crf(s)),
     ]);
     all
@@ -266,7 +268,7 @@ fn running_statistics(shape: &Shape) -> Case {
         };
         let seen: Vec<_> = (0..tensors).map(seen).collect::<Result<_>>()?;
         Ok(ready(move || {
-            let bad = parameters.update_running_statistics(seen)?;
+            let bad = parameters.update_running_statistics(seen, None)?.wait()?;
             Ok((parameters, bad))
         }))
     };
@@ -364,6 +366,18 @@ fn step(optimizer: &mut Optimizer, weights: &mut [Tensor], gradients: &[Tensor])
     let mut updates: Vec<Update<'_>> = weights.iter_mut().zip(gradients).enumerate().map(update).collect();
     optimizer.update(&mut updates)?;
     Ok(())
+}
+
+/// The mark that a loss sets when it is no number: one value read.
+fn stop() -> Case {
+    let prepare = |gpu: &Arc<Gpu>, seed: u64| {
+        let (loss, stop) = (device(gpu, &[], seed)?, Stop::new(gpu)?);
+        Ok(ready(move || {
+            stop.look_at(&loss)?;
+            Ok((loss, stop))
+        }))
+    };
+    plain("one loss".into(), f32_work(0.0, 1.0), None, prepare)
 }
 
 /// A picture with edges, gradients and noise; `benches/peer.py` makes the same.

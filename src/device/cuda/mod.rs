@@ -7,12 +7,15 @@
 mod buffer;
 mod emulator;
 mod failure;
+mod feed;
 mod kernels;
+mod later;
 mod library;
 mod recording;
 mod timing;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
@@ -24,8 +27,10 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) use buffer::reuse;
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
+pub(crate) use feed::Feed;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
 pub use kernels::{kernel_file, kernel_names};
+pub use later::Later;
 pub use library::emulated_driver;
 pub use recording::{KernelFacts, Recording};
 
@@ -61,6 +66,12 @@ pub struct Gpu {
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
+    /// Page-locked memory of the host that results are copied to.
+    landings: later::Landings,
+    /// Whether buffers are only counted, and nothing is computed.
+    counts: bool,
+    /// Kernels that were queued.
+    launches: AtomicU64,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -124,8 +135,31 @@ impl Gpu {
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
+            landings: later::Landings::default(),
+            counts: false,
+            launches: AtomicU64::new(0),
             stream,
             context,
+        })
+    }
+
+    /// This GPU as a counting frame: operations run as ever, but take no memory, queue nothing and read zeros, so that
+    /// [`Gpu::footprint`] tells what they would take.
+    pub(crate) fn counting(&self) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device,
+            name: self.name.clone(),
+            precision: Mutex::new(self.precision()),
+            forced: Mutex::new(self.forced.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            draft: Mutex::default(),
+            kernels: kernels::Registry::new(),
+            pool: buffer::Pool::new(true),
+            landings: later::Landings::default(),
+            counts: true,
+            launches: AtomicU64::new(0),
+            stream: Arc::clone(&self.stream),
+            context: Arc::clone(&self.context),
+            ..*self
         })
     }
 
@@ -192,6 +226,11 @@ impl Gpu {
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.
     pub(crate) fn has_async_copies(&self) -> bool {
         self.compute_capability.0 >= 8
+    }
+
+    /// How many kernels were queued so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
     }
 
     /// Free and total device memory in bytes.
