@@ -16,6 +16,14 @@ use serde_json::Value;
 mod common;
 use common::Place;
 
+// What `cargo bench` reads and writes has its tests beside it, and no harness of its own.
+#[path = "../benches/ops/options.rs"]
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod options;
+#[path = "../benches/ops/gpu/results.rs"]
+#[allow(dead_code, reason = "the bench uses the rest")]
+mod results;
+
 /// What the gate's own counters say of a kernel: its launch there was made by hand, in the same shape.
 fn approved(kernel: &str) -> Value {
     let text = include_str!("../kernels/counters.json");
@@ -92,6 +100,7 @@ fn one_kernel_is_shown_with_its_source() {
     let json = place.json("profile conv2d --pass weight-gradient --kernel bf16 --device emulated");
     assert_eq!(json["rows"][0]["kernels"], serde_json::json!(["conv2d_weight_mma_bf16", "sum_parts_f32"]));
     let list = place.succeeds("profile");
+    assert_eq!(list, place.succeeds("profile --device cuda --kernel tf32 --precision bf16"));
     assert!(
         list.contains("weight-gradient") && list.contains("dilation") && list.contains("adam_table_f32"),
         "{list}"

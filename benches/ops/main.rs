@@ -47,17 +47,10 @@ const CPU_ONLY: &str = "SEEDWALK_BENCH_CPU_ONLY";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        // The program itself, for whole steps: see `gpu/steps.rs`.
-        Some("--seedwalk") => {
-            arguments[0] = "seedwalk".into();
-            return seedwalk::cli::main(arguments.into_iter().map(Into::into));
-        }
-        Some("--self-check") => {
-            let checked = options::self_check().and_then(|()| gpu::results::self_check());
-            return end(checked);
-        }
-        _ => {}
+    // The program itself, for whole steps: see `gpu/steps.rs`.
+    if arguments.first().is_some_and(|first| first == "--seedwalk") {
+        arguments[0] = "seedwalk".into();
+        return seedwalk::cli::main(arguments.into_iter().map(Into::into));
     }
     let device = std::env::var("SEEDWALK_BENCH_DEVICE").ok();
     let options = match options::Options::parse(&arguments, device.as_deref()) {

@@ -97,28 +97,44 @@ impl Options {
     }
 }
 
-/// Checks that `parse` does what its documentation says; the bench has no test harness, so it is run with `--self-check`.
-pub fn self_check() -> Result<(), String> {
-    let parse = |line: &str| {
+// The bench has no test harness: `tests/profile.rs` takes this module in.
+#[cfg(test)]
+#[allow(dead_code, unused_imports, reason = "the bench itself is built without a harness")]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
         let arguments: Vec<String> = line.split_whitespace().map(String::from).collect();
         Options::parse(&arguments, None)
-    };
-    let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("options: {what}")) };
-    let o =
-        parse("--bench conv2d --gpu-only --device emulated --json out.json --seconds=5 --sample-size 10")?;
-    check(o.gpu_only && o.measures() && !o.are_criterions(), "flags")?;
-    check(o.filter.as_deref() == Some("conv2d") && o.seconds == Some(5.0), "filter and seconds")?;
-    check(
-        o.json == Some("out.json".into()) && o.device == Request::parse("emulated").ok(),
-        "json and device",
-    )?;
-    check(o.rest.join(" ") == "--bench conv2d --sample-size 10", "what criterion gets")?;
-    check(o.wants("conv2d forward/64→64") && !o.wants("walk"), "wants")?;
-    let o = parse("--bench --sample-size 10 .")?;
-    check(o.are_criterions() && o.wants("walk") && o.filter.as_deref() == Some("."), "everything")?;
-    check(!parse("--bench --test")?.measures(), "a test does not measure")?;
-    for wrong in ["--seconds 0", "--seconds x", "--json", "--device tpu"] {
-        check(parse(wrong).is_err(), wrong)?;
     }
-    Ok(())
+
+    #[test]
+    fn own_arguments_are_taken_out_and_the_rest_is_criterions() {
+        let line = "--bench conv2d --gpu-only --device emulated --json out.json --seconds=5 --sample-size 10";
+        let o = parse(line).unwrap();
+        assert!(o.gpu_only && o.measures() && !o.are_criterions());
+        assert_eq!((o.filter.as_deref(), o.seconds), (Some("conv2d"), Some(5.0)));
+        assert_eq!((o.json.clone(), o.device), (Some("out.json".into()), Request::parse("emulated").ok()));
+        assert_eq!(o.rest.join(" "), "--bench conv2d --sample-size 10");
+        assert!(o.wants("conv2d forward/64→64") && o.wants("CONV2D") && !o.wants("walk"));
+        let o = parse("--bench --sample-size 10 .").unwrap();
+        assert!(o.are_criterions() && o.wants("walk") && o.filter.as_deref() == Some("."));
+        assert!(!parse("--bench --test").unwrap().measures() && !parse("--list --bench").unwrap().measures());
+        assert!(!parse("").unwrap().measures() && parse("").unwrap().wants("anything"));
+    }
+
+    #[test]
+    fn wrong_values_are_told() {
+        for (line, word) in [
+            ("--seconds 0", "positive"),
+            ("--seconds x", "positive"),
+            ("--seconds", "takes a value"),
+            ("--json", "takes a value"),
+            ("--device tpu", "tpu"),
+        ] {
+            let why = parse(line).unwrap_err();
+            assert!(why.contains(word), "{line}: {why}");
+        }
+        assert!(Options::parse(&[], Some("gpu")).is_err());
+    }
 }

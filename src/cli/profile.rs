@@ -53,7 +53,7 @@ struct Wanted {
 impl Profile {
     /// A list of what there is needs no GPU.
     pub fn place(&self) -> Place {
-        if self.what.is_some() { Place::Kernels } else { Place::Cpu }
+        if self.what.is_some() { Place::Kernels } else { Place::Nowhere }
     }
 
     pub fn run(self, session: &Session) -> Result<Outcome> {
@@ -330,7 +330,7 @@ fn rung_cell(row: &Row) -> String {
 }
 
 /// A row for each kernel of each case.
-pub(super) fn counts_table(rows: &[Row]) -> String {
+fn counts_table(rows: &[Row]) -> String {
     let head = [
         "rung",
         "kernel",

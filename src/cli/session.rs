@@ -78,6 +78,8 @@ pub(super) enum Place {
     CpuOrGpu,
     /// On a GPU or the emulated one: it runs kernels for their own sake.
     Kernels,
+    /// Nothing is computed, whatever device is named.
+    Nowhere,
 }
 
 /// A command under way: its common flags, where progress goes.
@@ -102,12 +104,13 @@ impl Session {
         }
         // `profile` reads --kernel itself: it names what is profiled.
         let choices = match place {
-            Place::Kernels => vec![],
+            Place::Kernels | Place::Nowhere => vec![],
             _ => common.kernel.iter().map(|text| Choice::parse(text)).collect::<Result<Vec<_>>>()?,
         };
         let gpu = match Request::parse(&common.device)? {
             request if place == Place::CpuOrGpu => request.resolve()?,
             request if place == Place::Kernels => Some(request.resolve_for_kernels()?),
+            _ if place == Place::Nowhere => None,
             Request::Auto | Request::Only(Device::Cpu) => None,
             Request::Only(device) => {
                 let message = format!("this command does not compute on device `{device}`");
@@ -125,7 +128,7 @@ impl Session {
                 gpu.set_precision(common.precision.into())?;
                 ladders::force(gpu, &choices)?;
             }
-            None if common.precision != Precision::F32 => {
+            None if common.precision != Precision::F32 && place != Place::Nowhere => {
                 let message = format!("device `{}` computes in f32 only", Device::Cpu);
                 return Err(Error::new(ErrorKind::Unavailable, message)
                     .remedy("leave out --precision; tf32 and bf16 need a GPU"));

@@ -1,7 +1,7 @@
 //! The kernels: every ladder on a GPU, beside its bound and its peer; without a GPU what the emulator counts.
 
 mod plan;
-pub mod results;
+mod results;
 mod steps;
 
 use std::collections::HashMap;
@@ -123,20 +123,10 @@ impl Run<'_> {
         let share = |total: f64| total / 3.0 / (cases.len() + 5 * steps.len()).max(1) as f64;
         let row = self.options.seconds.map_or(ROW, |total| share(total).clamp(0.05, ROW));
         let step = self.options.seconds.map_or(STEP, |total| (5.0 * share(total)).clamp(1.0, STEP));
-        for wanted in steps {
-            let name = format!("{}/{}", wanted.operation, wanted.precision);
-            if !self.has_time() {
-                self.leave_out(name, "no time left".into());
-                continue;
-            }
-            match wanted.run(&self.gpu, Duration::from_secs_f64(step)) {
-                Ok(row) => {
-                    println!("{}", step_text(&row));
-                    self.rows.push(row);
-                }
-                Err(why) => self.leave_out(name, why),
-            }
-        }
+        // In the precision that is meant for use before the kernels, in the others behind them.
+        let (first, last) = steps.split_at(steps.len().min(2));
+        let mut pictures = steps::Pictures::default();
+        self.steps(first, step, &mut pictures);
         let mut measured = Vec::new();
         for case in cases {
             if !self.has_time() {
@@ -148,7 +138,26 @@ impl Run<'_> {
                 Err(why) => self.leave_out(name(case), why),
             }
         }
+        self.steps(last, step, &mut pictures);
         measured
+    }
+
+    fn steps(&mut self, steps: &[steps::Step], seconds: f64, pictures: &mut steps::Pictures) {
+        let deadline = self.options.seconds.map(|total| self.started + Duration::from_secs_f64(total));
+        for wanted in steps {
+            let name = format!("{}/{}", wanted.operation, wanted.precision);
+            if !self.has_time() {
+                self.leave_out(name, "no time left".into());
+                continue;
+            }
+            match wanted.run(&self.gpu, Duration::from_secs_f64(seconds), pictures, deadline) {
+                Ok(row) => {
+                    println!("{}", step_text(&row));
+                    self.rows.push(row);
+                }
+                Err(why) => self.leave_out(name, why),
+            }
+        }
     }
 
     fn case(&mut self, case: &Case, seconds: f64) -> Result<Row, String> {

@@ -192,18 +192,32 @@ pub fn write(path: &Path, results: &Value) -> Result<(), String> {
         .map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Checks of this module; the bench has no test harness, so they are run with `--self-check`.
-pub fn self_check() -> Result<(), String> {
-    let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("results: {what}")) };
-    check(date(0) == (1970, 1, 1) && date(11016) == (2000, 2, 29) && date(20783) == (2026, 11, 26), "dates")?;
-    let row = |rung: &str, seconds: f64, spread: f64| json!({ "operation": "a", "case": "b", "rung": rung, "shape": "s", "median_s": seconds, "spread": spread });
-    let results = |rows: Vec<Value>| json!({ "schema_version": 1, "gpu": "G", "rows": rows });
-    let old = results(vec![row("x", 1.0, 0.001), row("y", 1.0, 0.2), row("z", 1.0, 0.0), row("w", 1.0, 0.0)]);
-    let new = results(vec![row("x", 1.1, 0.001), row("y", 1.1, 0.0), row("z", 0.5, 0.0), row("v", 9.0, 0.0)]);
-    let (changes, gone) = compare(&old, &new)?;
-    let seen: Vec<(bool, bool)> = changes.iter().map(|c| (c.is_slower(), c.is_faster())).collect();
-    check(seen == [(true, false), (false, false), (false, true)], "slower, within the noise, faster")?;
-    check(gone == ["a | b | w | s"], "rows that are gone")?;
-    check(compare(&json!({}), &new).is_err(), "a file of another kind")?;
-    check(compare(&json!({ "schema_version": 1, "gpu": "H" }), &new).is_err(), "another GPU")
+// The bench has no test harness: `tests/profile.rs` takes this module in.
+#[cfg(test)]
+#[allow(dead_code, unused_imports, reason = "the bench itself is built without a harness")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_the_calendars() {
+        assert_eq!([0, 11016, 20783].map(date), [(1970, 1, 1), (2000, 2, 29), (2026, 11, 26)]);
+    }
+
+    #[test]
+    fn what_got_slower_by_more_than_the_noise_is_told() {
+        let row = |rung: &str, seconds: f64, spread: f64| {
+            json!({
+                "operation": "a", "case": "b", "rung": rung, "shape": "s", "median_s": seconds, "spread": spread,
+            })
+        };
+        let results = |rows: Vec<Value>| json!({ "schema_version": 1, "gpu": "G", "rows": rows });
+        let old = [row("x", 1.0, 0.001), row("y", 1.0, 0.2), row("z", 1.0, 0.0), row("w", 1.0, 0.0)];
+        let new = [row("x", 1.1, 0.001), row("y", 1.1, 0.0), row("z", 0.5, 0.0), row("v", 9.0, 0.0)];
+        let (changes, gone) = compare(&results(old.to_vec()), &results(new.to_vec())).unwrap();
+        let seen: Vec<(bool, bool)> = changes.iter().map(|c| (c.is_slower(), c.is_faster())).collect();
+        assert_eq!(seen, [(true, false), (false, false), (false, true)]);
+        assert_eq!(gone, ["a | b | w | s"]);
+        assert!(compare(&json!({}), &results(vec![])).is_err());
+        assert!(compare(&json!({ "schema_version": 1, "gpu": "H" }), &results(vec![])).is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! Whole steps, in images a second: a training step as `seedwalk train-cam` makes it, and one image's way through the
 //! networks, the walk and the CRF to its pseudo label.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -41,13 +42,20 @@ struct Taken {
 }
 
 impl Step {
-    /// Runs it for about `time` and returns its row. On the emulated GPU the network is narrow and the picture small.
+    /// Runs it for about `time`, a training for as many steps as there are pictures, until `deadline` at the most, and
+    /// returns its row. On the emulated GPU the network is narrow and the picture small.
     ///
     /// # Errors
     /// In words, with what the program told.
-    pub fn run(&self, gpu: &Arc<Gpu>, time: Duration) -> Result<Value, String> {
+    pub fn run(
+        &self,
+        gpu: &Arc<Gpu>,
+        time: Duration,
+        pictures: &mut Pictures,
+        deadline: Option<Instant>,
+    ) -> Result<Value, String> {
         let taken = match self.operation {
-            "training step" => training(gpu, self.precision, time)?,
+            "training step" => training(gpu, self.precision, pictures, deadline)?,
             _ => label(gpu, self.precision, time).map_err(|e| e.to_string())?,
         };
         let seconds = median(&taken.samples);
@@ -61,46 +69,74 @@ impl Step {
             "spread": spread(&taken.samples),
             "samples": taken.samples.len(),
             "images": taken.images,
+            "rung": null, "kernel": null, "cold_s": null, "tflops": null, "tbs": null, "bound_s": null,
+            "percent_of_bound": null, "peer": null, "peer_s": null, "percent_of_peer": null,
             // What the emulator takes says nothing of a GPU.
             "images_per_second": (!emulated).then_some(taken.images as f64 / seconds),
         }))
     }
 }
 
+/// The generated data set of trainings, made when the first one asks for it.
+#[derive(Default)]
+pub struct Pictures(Option<tempfile::TempDir>);
+
 /// The program itself, in a process of its own: this one's file carries it. Its memory goes with it, and where it does not
 /// suffice nothing else is disturbed.
-fn seedwalk(folder: &Path, line: &str) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let mut command = Command::new(program);
+fn seedwalk(folder: &Path, line: &str, deadline: Option<Instant>) -> Result<(), String> {
+    let told = folder.join("told.txt");
+    let text = |e: std::io::Error| format!("`{line}`: {e}");
+    let errors = File::create(&told).map_err(text)?;
+    let mut command = Command::new(std::env::current_exe().map_err(text)?);
     command.arg("--seedwalk").args(line.split_whitespace()).current_dir(folder);
-    let output = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
-    match output.status.success() {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().map_err(text)?;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(text)? {
+            break status;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            child.kill().and_then(|()| child.wait()).map_err(text)?;
+            return Err("no time left".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    match status.success() {
         true => Ok(()),
-        false => Err(format!("`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        false => Err(format!("`{line}`: {}", std::fs::read_to_string(&told).unwrap_or_default().trim())),
     }
 }
 
-fn training(gpu: &Arc<Gpu>, precision: Precision, time: Duration) -> Result<Taken, String> {
+fn training(
+    gpu: &Arc<Gpu>,
+    precision: Precision,
+    pictures: &mut Pictures,
+    deadline: Option<Instant>,
+) -> Result<Taken, String> {
     const WARM_UP: usize = 3;
-    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    const STEPS: usize = 8;
     let emulated = gpu.device() == Device::Emulated;
     // At full width a step of 16 images is some tens of milliseconds, and reading pictures must keep up.
-    let (mut batch, crop, width, steps): (usize, usize, _, usize) = if emulated {
-        (1, 32, "1/32", 5)
-    } else {
-        (16, 448, "1/1", if time.as_secs() < 20 { 8 } else { 16 })
+    let (mut batch, crop, width): (usize, usize, _) =
+        if emulated { (1, 32, "1/32") } else { (16, 448, "1/1") };
+    let folder = match &pictures.0 {
+        Some(folder) => folder,
+        None => {
+            let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+            // Three of four are trained on.
+            let (count, size) = ((batch * STEPS * 4).div_ceil(3), crop.max(64));
+            let line = format!("synth --output data --images {count} --size {size} --seed 1 -q");
+            seedwalk(folder.path(), &line, deadline)?;
+            pictures.0.insert(folder)
+        }
     };
-    let size = crop.max(64);
-    // Three of four pictures are trained on.
-    let pictures = (batch * steps * 4).div_ceil(3);
-    seedwalk(folder.path(), &format!("synth --output data --images {pictures} --size {size} --seed 1"))?;
     loop {
         let line = format!(
             "train-cam --data data --split train --output run --width {width} --epochs 1 --batch {batch} --crop {crop} \
              --device {} --precision {precision} --overwrite -q",
             gpu.device()
         );
-        match seedwalk(folder.path(), &line) {
+        match seedwalk(folder.path(), &line, deadline) {
             Ok(()) => break,
             // The activations do not fit: fewer images do.
             Err(error) if batch > 1 && error.contains("are free") => batch /= 2,
