@@ -17,6 +17,8 @@ use seedwalk::tensor::Tensor;
 mod common;
 use common::Place;
 
+#[path = "gpu/adversarial.rs"]
+mod adversarial;
 #[path = "gpu/operations.rs"]
 mod operations;
 #[path = "gpu/optimisers.rs"]
