@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use seedwalk::Result;
-use seedwalk::device::cuda::Emulator;
+use seedwalk::device::cuda::Gpu;
 use seedwalk::device::{Device, Precision};
 use seedwalk::ops::affinity::{BorderRule, Pairs, Reduction, Stencil, affinities};
 use seedwalk::ops::conv2d::{Conv2dOptions, conv2d};
@@ -165,9 +165,13 @@ fn a_forced_rung_is_refused_where_it_means_nothing() {
 }
 
 /// The kernels that a piece of work launched.
-fn launched(emulator: &Emulator, work: impl FnOnce() -> Result<()>) -> BTreeSet<String> {
+fn launched(gpu: &Gpu, work: impl FnOnce() -> Result<()>) -> BTreeSet<String> {
+    let emulator = gpu.emulator().unwrap();
+    gpu.synchronize().unwrap();
     emulator.reset().unwrap();
     work().unwrap();
+    // Queued work is done when somebody waits for it.
+    gpu.synchronize().unwrap();
     let report = emulator.report().unwrap();
     let launches = report["launches"].as_array().unwrap();
     launches.iter().map(|l| l["kernel"].as_str().unwrap().to_string()).collect()
@@ -176,7 +180,6 @@ fn launched(emulator: &Emulator, work: impl FnOnce() -> Result<()>) -> BTreeSet<
 #[test]
 fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
     let gpu = Device::Emulated.gpu().unwrap();
-    let emulator = gpu.emulator().unwrap();
     let force = |text: &str| ladders::force(&gpu, &[Choice::parse(text)?]);
     let on = |shape: &[usize]| {
         let len: usize = shape.iter().product();
@@ -194,7 +197,7 @@ fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
     let products = |kernels: BTreeSet<String>| -> Vec<String> {
         kernels.into_iter().filter(|k| k.starts_with("conv2d") && !k.contains("transpose")).collect()
     };
-    assert_eq!(products(launched(&emulator, convolve)), ["conv2d_async_f32", "conv2d_weight_async_f32"]);
+    assert_eq!(products(launched(&gpu, convolve)), ["conv2d_async_f32", "conv2d_weight_async_f32"]);
     for (choice, expected) in [
         // The weight's gradient has no `blocks` and `direct` goes forward only: what suits the shape serves there.
         ("conv2d=direct", &["conv2d_async_f32", "conv2d_forward_direct_f32", "conv2d_weight_async_f32"][..]),
@@ -202,7 +205,7 @@ fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
         ("conv2d=tiled", &["conv2d_tiled_f32", "conv2d_weight_tiled_f32"]),
     ] {
         force(choice).unwrap();
-        assert_eq!(products(launched(&emulator, convolve)), expected, "{choice}");
+        assert_eq!(products(launched(&gpu, convolve)), expected, "{choice}");
     }
     let error = force("conv2d=bf16").unwrap_err();
     assert!(error.to_string().contains("multiplies in bf16, and this run in f32"), "{error}");
@@ -210,7 +213,7 @@ fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
     // The rung of before multiplies in f32: told, not silently replaced.
     assert!(convolve().unwrap_err().to_string().contains("`tiled`"));
     force("conv2d=bf16").unwrap();
-    assert_eq!(products(launched(&emulator, convolve)), ["conv2d_mma_bf16_f32", "conv2d_weight_mma_bf16"]);
+    assert_eq!(products(launched(&gpu, convolve)), ["conv2d_mma_bf16_f32", "conv2d_weight_mma_bf16"]);
     gpu.set_precision(Precision::F32).unwrap();
 
     let pairs = |radius| Pairs {
@@ -221,9 +224,9 @@ fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
     let features = on(&[1, 9, 9, 8]);
     let compare = |radius| affinities(&features, &pairs(radius)).map(drop);
     force("affinity=gather").unwrap();
-    assert_eq!(launched(&emulator, || compare(5)), BTreeSet::from(["affinity_forward_gather_f32".into()]));
+    assert_eq!(launched(&gpu, || compare(5)), BTreeSet::from(["affinity_forward_gather_f32".into()]));
     force("affinity=tiled").unwrap();
-    assert_eq!(launched(&emulator, || compare(5)), BTreeSet::from(["affinity_forward_tiled_f32".into()]));
+    assert_eq!(launched(&gpu, || compare(5)), BTreeSet::from(["affinity_forward_tiled_f32".into()]));
     let error = compare(4).unwrap_err();
     assert!(error.to_string().contains("34 offsets") && error.how_to_mend().is_some(), "{error}");
 
@@ -234,7 +237,7 @@ fn a_forced_rung_is_the_one_that_runs_wherever_a_pass_has_it() {
         [("step", "walk_step_f32"), ("whole", "walk_whole_2_f32"), ("chebyshev", "walk_chebyshev_2_f32")]
     {
         force(&format!("walk={rung}")).unwrap();
-        let kernels = launched(&emulator, || {
+        let kernels = launched(&gpu, || {
             results.push(walk::walk(&weights, &pairs(5).stencil, 8.0, &maps, 16)?);
             Ok(())
         });
