@@ -18,7 +18,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use crate::device::{Device, Precision};
 use crate::{Error, ErrorKind, Result};
 
-pub(crate) use buffer::reuse;
+pub(crate) use buffer::{Shelved, reuse};
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
 pub use kernels::kernel_names;
@@ -53,6 +53,7 @@ pub struct Gpu {
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
+    shelf: buffer::Shelf,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -114,6 +115,7 @@ impl Gpu {
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
+            shelf: buffer::Shelf::new(),
             stream,
             context,
         })
@@ -162,6 +164,11 @@ impl Gpu {
         }
         *self.precision.lock().unwrap_or_else(PoisonError::into_inner) = precision;
         Ok(())
+    }
+
+    /// What operations keep here from call to call.
+    pub(crate) fn shelf(&self) -> &buffer::Shelf {
+        &self.shelf
     }
 
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.
