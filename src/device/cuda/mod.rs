@@ -18,8 +18,8 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use crate::device::{Device, Precision};
 use crate::{Error, ErrorKind, Result};
 
-pub(crate) use buffer::{Shelved, reuse};
 pub use buffer::{DeviceBuffer, Element};
+pub(crate) use buffer::{Shelved, reuse};
 pub use emulator::Emulator;
 pub use kernels::kernel_names;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};

@@ -239,7 +239,8 @@ impl DenseCrf {
             if bilateral.weight > 0.0 {
                 let colours = Colours { picture, place: bilateral.sigma_xy, colour: bilateral.sigma_rgb };
                 let own = Lattice::build(gpu, &colours, picture.pixels(), rung.splat)?;
-                filters[1] = Some(Filter { weight: bilateral.weight as f32, lattice: Place::Own(own.into()) });
+                filters[1] =
+                    Some(Filter { weight: bilateral.weight as f32, lattice: Place::Own(own.into()) });
             }
         } else {
             let places = [gaussian.weight > 0.0, bilateral.weight > 0.0];
@@ -286,9 +287,7 @@ impl Field<'_> {
         let shape = sizes([self.pixels, self.labels, self.width])?;
         let arguments = [&[energy.into(), (&self.q).into()][..], &shape].concat();
         // SAFETY: both have `width` values a pixel.
-        unsafe {
-            self.filters.gpu.launch("crf_softmax_f32", Geometry::line(self.pixels, 8)?, &arguments)
-        }
+        unsafe { self.filters.gpu.launch("crf_softmax_f32", Geometry::line(self.pixels, 8)?, &arguments) }
     }
 
     /// energy = from + w·n·K n Q for a lattice that has filtered; `energy` may be `from`.

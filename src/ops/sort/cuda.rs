@@ -68,7 +68,8 @@ pub(crate) fn sort(words: &DeviceBuffer<u32>, bits: &[u32]) -> Result<Sorted> {
             // Keys are read again by the next pass of this word, and those of the most significant by the caller.
             let wanted = pass + 1 < passes || word == 0;
             let keys_out = if wanted { (&keys[1]).into() } else { Argument::NONE };
-            let arguments = [source, values, (&counts).into(), (&totals).into(), keys_out, (&order[1]).into()];
+            let arguments =
+                [source, values, (&counts).into(), (&totals).into(), keys_out, (&order[1]).into()];
             let arguments = [&arguments[..], &cut].concat();
             // SAFETY: as above; sources and targets are different buffers of `count` elements.
             unsafe { gpu.launch("sort_scatter_u32", by_tile, &arguments)? };

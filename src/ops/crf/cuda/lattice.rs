@@ -299,7 +299,8 @@ impl Lattice {
         };
         let sums = match room.splat {
             Splat::Lists => {
-                let arguments = [q, n, (&self.starts).into(), (&self.entries).into(), (&room.points[0]).into()];
+                let arguments =
+                    [q, n, (&self.starts).into(), (&self.entries).into(), (&room.points[0]).into()];
                 let arguments = [&arguments[..], &of_lattice].concat();
                 // SAFETY: Q has 4·pieces values a pixel, the room as many a lattice point and one more; the tables are
                 // of this lattice.
