@@ -189,7 +189,7 @@ fn memory_that_runs_out_is_named() {
     let alone = Alone::new();
     let image = RgbImage { width: 3, height: 2, pixels: vec![7; 18] };
     let run = |gpu| refined(gpu, cuda::choose(), &image, &CrfOptions::default(), &scores(2, 2, 3));
-    for (n, what) in [(1, "a lattice's keys"), (6, "the sort's order"), (9, "a lattice's heads")] {
+    for (n, what) in [(1, "a lattice's keys"), (6, "the sort's order"), (10, "a lattice's heads")] {
         alone.emulator.set("faults", &format!("alloc:{n}")).unwrap();
         let error = run(&alone.gpu).unwrap_err().to_string();
         for part in [what, "out of memory", "MiB are free"] {
@@ -207,10 +207,13 @@ fn expected_order(words: &[Vec<u32>]) -> Vec<u32> {
     order
 }
 
+/// Name, bits, and the key of each number.
+type Kind = (&'static str, u32, fn(u32) -> u32);
+
 #[test]
 fn the_sort_is_stable_on_keys_of_every_kind() {
     let alone = Alone::new();
-    let kinds: [(&str, u32, fn(u32) -> u32); 8] = [
+    let kinds: [Kind; 8] = [
         ("all equal", 32, |_| 0xdead_beef),
         ("all zero", 1, |_| 0),
         ("one bit", 32, |i| (i.wrapping_mul(0x9e37_79b9) >> 31) << 17),
@@ -278,7 +281,10 @@ fn a_photograph_moves_what_the_ladder_says() {
         let found = cuda::infer(&alone.gpu, rung, &crf, &scores).unwrap();
         let report = alone.emulator.report().unwrap();
         println!("{}", rung.rung.name);
-        println!("{:28} {:>12} {:>14} {:>14} {:>16}", "kernel", "grid", "MB read", "MB written", "warp instr.");
+        println!(
+            "{:28} {:>12} {:>14} {:>14} {:>16}",
+            "kernel", "grid", "MB read", "MB written", "warp instr."
+        );
         let mut iteration = 0;
         for launch in report["launches"].as_array().unwrap() {
             let counters = &launch["counters"];

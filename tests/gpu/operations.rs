@@ -2,7 +2,7 @@
 //! The CPU's are held to an f64 reference and its central differences beside each operation (`src/ops`).
 
 use seedwalk::device::Precision;
-use seedwalk::formats::image::{IGNORE, RgbImage};
+use seedwalk::formats::image::IGNORE;
 use seedwalk::ops::activation::{elu, relu};
 use seedwalk::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinity_loss};
 use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};

@@ -54,7 +54,8 @@ fn steps() -> Vec<i32> {
 
 /// Runs all of them.
 pub fn crf(machine: &mut Machine, run: &mut Run<'_>) -> Result<()> {
-    let colours: Vec<u8> = (0..PIXELS * 3).map(|i| ((i / 3 % WIDTH) * 3 + i % 3 * 8 + i * 37 % 5) as u8).collect();
+    let colours: Vec<u8> =
+        (0..PIXELS * 3).map(|i| ((i / 3 % WIDTH) * 3 + i % 3 * 8 + i * 37 % 5) as u8).collect();
     let colours = machine.bytes(&colours);
     let [keys, weights, order, vertex] = [0; 4].map(|_| machine.empty(4 * ENTRIES));
     let plane = machine.ints(&layout::<2>([SCALES[0] / 2.0, SCALES[1] / 2.0]));
@@ -80,7 +81,13 @@ pub fn crf(machine: &mut Machine, run: &mut Run<'_>) -> Result<()> {
     }
     let [sorted, order] = from;
     let gathered = machine.empty(4 * ENTRIES);
-    run(machine, "sort", "sort_gather_u32", line(ENTRIES), &with(of(&[weights, order, gathered]), &[ENTRIES]))?;
+    run(
+        machine,
+        "sort",
+        "sort_gather_u32",
+        line(ENTRIES),
+        &with(of(&[weights, order, gathered]), &[ENTRIES]),
+    )?;
 
     let blocks = ENTRIES.div_ceil(256);
     let heads = machine.empty(4 * (blocks + 1));

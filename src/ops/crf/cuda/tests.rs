@@ -114,7 +114,7 @@ fn keys_are_as_long_as_the_image_needs() {
     assert_eq!(bits(499.0, 374.0, 80.0, 13.0), [28]);
     assert_eq!(layout([499.0 / 3.0, 374.0 / 3.0]).unwrap().bits, [18]);
     assert_eq!(bits(499.0, 374.0, 67.0, 3.0).len(), 2);
-    assert_eq!(bits(499.0, 374.0, 0.01, 0.01).len(), 5);
+    assert_eq!(bits(499.0, 374.0, 0.01, 0.01).len(), 3);
     for bits in [bits(499.0, 374.0, 0.01, 0.01), bits(0.0, 0.0, 80.0, 13.0)] {
         assert!(bits.iter().all(|b| *b > 0 && *b <= 32), "{bits:?}");
     }
