@@ -23,7 +23,8 @@
 //
 // What an iteration of rungs 0 and 1 moves a piece of a pixel in slices, sums and softmax: slice 32 + 32, softmax 32; rung 2
 // reads −U and writes Q: 32 of those 96 bytes are left. Splat gathers 16 bytes for each of the 9 entries of a pixel; where
-// the picture is of few colours, lists are long (a third of a megabyte at one colour) and rung 3 spreads them over threads.
+// the picture is of few colours, lists are long (tens of thousands of entries at one colour) and rung 3 spreads them over
+// threads.
 //
 // No atomics: all sums have a fixed order. Splat of rungs 0 to 2, blur and slice are the CPU's operations in its order, one
 // rounding each, so that a message has the CPU's bits; exp and log are this GPU's own (common.cuh), and rung 3 adds in another
@@ -54,13 +55,18 @@ __device__ __forceinline__ float warp_max(float value) {
 
 } // namespace
 
-// scores L×pixels, out pixels×width. Threads follow the pixels of a label. Grid ⌈width·pixels / 256⌉, block 256.
+// scores L×pixels, out pixels×width. A thread four labels of a pixel, neighbours the pixels of the same four: planes are read
+// in whole rows. Grid ⌈width / 4·pixels / 256⌉, block 256.
 extern "C" __global__ void __launch_bounds__(THREADS)
 crf_unary_f32(const float *__restrict__ scores, float *__restrict__ out, int pixels, int labels, int width) {
     const int index = blockIdx.x * THREADS + threadIdx.x;
-    const int label = index / pixels, pixel = index % pixels;
-    if (label >= width) return;
-    out[pixel * width + label] = label < labels ? log_f32(fminf(fmaxf(scores[index], LEAST), 1.0f)) : 0.0f;
+    const int first = index / pixels * 4, pixel = index % pixels;
+    if (first >= width) return;
+    float value[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        value[i] = first + i < labels ? log_f32(fminf(fmaxf(scores[(first + i) * pixels + pixel], LEAST), 1.0f)) : 0.0f;
+    write_four(out + pixel * width + first, make_float4(value[0], value[1], value[2], value[3]));
 }
 
 // Grid ⌈pixels / 8⌉, block 256: a warp a pixel.
@@ -258,10 +264,15 @@ crf_update_wide_f32(const float *__restrict__ unary, const float *__restrict__ l
               pieces, lanes_log2);
 }
 
-// out L×pixels from pixels×width. Grid ⌈labels·pixels / 256⌉, block 256.
+// out L×pixels from pixels×width. Threads and grid as for the scores.
 extern "C" __global__ void __launch_bounds__(THREADS)
 crf_planes_f32(const float *__restrict__ q, float *__restrict__ out, int pixels, int labels, int width) {
     const int index = blockIdx.x * THREADS + threadIdx.x;
-    const int label = index / pixels, pixel = index % pixels;
-    if (label < labels) out[index] = q[pixel * width + label];
+    const int first = index / pixels * 4, pixel = index % pixels;
+    if (first >= width) return;
+    const float4 four = read_four(q + pixel * width + first);
+    const float value[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (first + i < labels) out[(first + i) * pixels + pixel] = value[i];
 }

@@ -122,7 +122,7 @@ pub fn crf(machine: &mut Machine, run: &mut Run<'_>) -> Result<()> {
     let scores = machine.floats(&scores);
     let shape = [PIXELS, LABELS, 4 * PIECES];
     let p = with(of(&[scores, unary]), &shape);
-    run(machine, "crf", "crf_unary_f32", line(4 * PIECES * PIXELS), &p)?;
+    run(machine, "crf", "crf_unary_f32", line(PIECES * PIXELS), &p)?;
     let warps = Shape { grid: [PIXELS.div_ceil(8) as u32, 1, 1], threads: 256, shared: 0 };
     run(machine, "crf", "crf_softmax_f32", warps, &with(of(&[unary, q]), &shape))?;
     let p = with(of(&[q, normalizer, starts, entries, lattice]), &[size, PIECES]);
@@ -143,5 +143,5 @@ pub fn crf(machine: &mut Machine, run: &mut Run<'_>) -> Result<()> {
     run(machine, "crf", "crf_update_f32", line(PIXELS * 8), &update(3))?;
     run(machine, "crf", "crf_update_wide_f32", line(PIXELS * 4), &update(2))?;
     let out = machine.empty(4 * LABELS * PIXELS);
-    run(machine, "crf", "crf_planes_f32", line(LABELS * PIXELS), &with(of(&[q, out]), &shape))
+    run(machine, "crf", "crf_planes_f32", line(PIECES * PIXELS), &with(of(&[q, out]), &shape))
 }

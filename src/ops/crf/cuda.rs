@@ -374,15 +374,16 @@ pub fn infer(gpu: &Arc<Gpu>, rung: &CrfRung, crf: &DenseCrf, scores: &Tensor) ->
     let values = |what: &str| gpu.allocate::<f32>(what, pixels * width);
     let scores = scores.to_device(gpu, "the scores")?;
     let shape = sizes([pixels, labels, width])?;
+    let by_four = Geometry::line(width / 4 * pixels, 256)?;
     let (unary, q) = (values("the unary energies")?, values("Q")?);
     let arguments = [&[scores.buffer()?.into(), (&unary).into()][..], &shape].concat();
     // SAFETY: L planes of pixels, and `width` values a pixel.
-    unsafe { gpu.launch("crf_unary_f32", Geometry::line(width * pixels, 256)?, &arguments)? };
+    unsafe { gpu.launch("crf_unary_f32", by_four, &arguments)? };
     let field = Field { filters: &filters, rung, pixels, labels, width, unary, q };
     field.iterate(crf.options.iterations)?;
     let out = Arc::new(gpu.allocate("the CRF's result", labels * pixels)?);
     let arguments = [&[(&field.q).into(), (&out).into()][..], &shape].concat();
     // SAFETY: as for the scores.
-    unsafe { gpu.launch("crf_planes_f32", Geometry::line(labels * pixels, 256)?, &arguments)? };
+    unsafe { gpu.launch("crf_planes_f32", by_four, &arguments)? };
     Tensor::from_buffer(&[labels, crf.picture.height, crf.picture.width], out)?.to_host()
 }
