@@ -121,7 +121,7 @@ fn lattices_serve_again_and_positions_for_every_image_of_a_size() {
     assert_eq!(launches("crf_embed_positions_f32"), 0, "the size is known");
     assert!(infer(&second) != found);
     drop(second);
-    assert!(infer(&build(1)) == found, "a lattice from the shelf gives the same bytes");
+    assert!(infer(&build(1)) == found, "a lattice from the cache gives the same bytes");
     forget_positions(Some(&alone.gpu));
     launches("");
     build(1);

@@ -109,7 +109,9 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     let geometry =
         |p: ParameterBytes| [1, 16, 16, 32, 16, 16, 64, 3, 3, 1, 1, 1].iter().fold(p, |p, v| p.i32(*v));
     let forward = |[x, w, _]: [u64; 3]| {
-        geometry(ParameterBytes::new().address(x).address(w).address(0).address(0).address(target))
+        let none = ParameterBytes::address;
+        let p = ParameterBytes::new().address(x).address(w);
+        geometry([0, 0, target, 0, 0, 0].into_iter().fold(p, none))
     };
     let shape = |x: u32, y: u32, shared: u32| Shape { grid: [x, y, 1], threads: 256, shared };
     let ladder = [
@@ -123,6 +125,11 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     for (file, kernel, shape, p) in &ladder {
         run(&mut machine, kernel, file, kernel, *shape, p)?;
     }
+    // With the normalisation that follows; its coefficients are the first of the gradient's values.
+    let p = ParameterBytes::new().address(wide[0]).address(wide[1]);
+    let p = geometry([0, 0, 0, wide[2], wide[2], target].into_iter().fold(p, ParameterBytes::address)).i32(0);
+    let (name, kernel) = ("conv2d_mma_tf32, normalised", "conv2d_mma_tf32");
+    run(&mut machine, name, "conv2d_tf32", kernel, shape(2, 1, 48 << 10), &p)?;
     let p = geometry(ParameterBytes::new().address(wide[0]).address(wide[2]).address(target)).i32(128);
     let tiled = Shape { grid: [4, 2 * taps as u32, 2], threads: 256, shared: 0 };
     run(&mut machine, "conv2d_weight_tiled_f32", "conv2d", "conv2d_weight_tiled_f32", tiled, &p)?;
@@ -211,7 +218,8 @@ fn steps_of_training(machine: &mut Machine, values: &dyn Fn(usize) -> Vec<f32>) 
     entry.extend([0.1f32, 0.01, 1.0, 0.9].iter().flat_map(|v| v.to_le_bytes()));
     entry.extend([0; 8]);
     let (table, bad) = (machine.bytes(&entry), machine.ints(&[0, 0]));
-    let optimiser = || of(&[table, bad]).i32(1);
+    let stop = machine.ints(&[0]);
+    let optimiser = || of(&[table, bad, stop]).i32(1);
     let adam = [0.9f32, 0.1, 0.999, 0.001, 1.5].iter().fold(optimiser(), |p, v| p.f32(*v));
     // 16×16 to 32×32 and its like: each output has two sources an axis.
     let taps: Vec<i32> = (0..32).flat_map(|p| [p / 2, (p / 2 + 1).min(15), 0x3e80_0000]).collect();
@@ -313,6 +321,12 @@ fn steps_of_training(machine: &mut Machine, values: &dyn Fn(usize) -> Vec<f32>) 
         ),
         ("reduce", "sum_scaled_f32", by_channel(1), with(of(&[x, sums]), &[1000]).f32(0.5)),
         ("reduce", "sum_rows_f32", by_channel(ranges), with(of(&[x, parts]), &[rows, channels])),
+        (
+            "optimizer",
+            "note_not_finite_f32",
+            Shape { grid: [1, 1, 1], threads: 32, shared: 0 },
+            of(&[x, stop]),
+        ),
         ("optimizer", "sgd_table_f32", line(count, 4096), optimiser()),
         ("optimizer", "adam_table_f32", line(count, 4096), adam),
         ("optimizer", "blend_table_f32", line(count, 4096), optimiser()),

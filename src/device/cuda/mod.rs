@@ -7,9 +7,12 @@
 mod buffer;
 mod emulator;
 mod failure;
+mod feed;
 mod kernels;
+mod later;
 mod library;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
@@ -18,11 +21,13 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use crate::device::{Device, Precision};
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use buffer::{Cached, reuse};
 pub use buffer::{DeviceBuffer, Element};
-pub(crate) use buffer::{Shelved, reuse};
 pub use emulator::Emulator;
+pub(crate) use feed::Feed;
 pub use kernels::kernel_names;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
+pub use later::Later;
 pub use library::emulated_driver;
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
@@ -53,7 +58,13 @@ pub struct Gpu {
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
-    shelf: buffer::Shelf,
+    cache: buffer::Cache,
+    /// Page-locked memory of the host that results are copied to.
+    landings: later::Landings,
+    /// Whether buffers are only counted, and nothing is computed.
+    counts: bool,
+    /// Kernels that were queued.
+    launches: AtomicU64,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -115,9 +126,31 @@ impl Gpu {
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
-            shelf: buffer::Shelf::new(),
+            cache: buffer::Cache::new(),
+            landings: later::Landings::default(),
+            counts: false,
+            launches: AtomicU64::new(0),
             stream,
             context,
+        })
+    }
+
+    /// This GPU as a counting frame: operations run as ever, but take no memory, queue nothing and read zeros, so that
+    /// [`Gpu::footprint`] tells what they would take.
+    pub(crate) fn counting(&self) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device,
+            name: self.name.clone(),
+            precision: Mutex::new(self.precision()),
+            kernels: kernels::Registry::new(),
+            pool: buffer::Pool::new(true),
+            cache: buffer::Cache::new(),
+            landings: later::Landings::default(),
+            counts: true,
+            launches: AtomicU64::new(0),
+            stream: Arc::clone(&self.stream),
+            context: Arc::clone(&self.context),
+            ..*self
         })
     }
 
@@ -167,13 +200,18 @@ impl Gpu {
     }
 
     /// What operations keep here from call to call.
-    pub(crate) fn shelf(&self) -> &buffer::Shelf {
-        &self.shelf
+    pub(crate) fn cache(&self) -> &buffer::Cache {
+        &self.cache
     }
 
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.
     pub(crate) fn has_async_copies(&self) -> bool {
         self.compute_capability.0 >= 8
+    }
+
+    /// How many kernels were queued so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
     }
 
     /// Free and total device memory in bytes.

@@ -13,7 +13,7 @@ use super::{DenseCrf, Picture};
 use crate::Result;
 use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung, sizes};
 use crate::tensor::Tensor;
-use lattice::{Lattice, Points, Room, ShelvedLattice};
+use lattice::{CachedLattice, Lattice, Points, Room};
 
 type Values = DeviceBuffer<f32>;
 
@@ -153,19 +153,19 @@ impl Points<5> for Colours<'_> {
     }
 }
 
-/// The lattice of positions, which waits on the GPU's shelf for the next image of its size.
+/// The lattice of positions, which waits in the GPU's cache for the next image of its size.
 struct Shared {
     name: String,
     lattice: Option<Lattice>,
 }
 
-const SHELF: &str = "crf positions";
+const POSITIONS: &str = "crf positions";
 
 impl Shared {
     fn take_or_build(gpu: &Arc<Gpu>, places: &Places<'_>, splat: Splat) -> Result<Self> {
         let Picture { height, width, .. } = *places.picture;
-        let name = format!("{SHELF} {height}×{width}, σ {:016x}, {splat:?}", places.sigma.to_bits());
-        let lattice = match gpu.shelf().take::<ShelvedLattice>(&name) {
+        let name = format!("{POSITIONS} {height}×{width}, σ {:016x}, {splat:?}", places.sigma.to_bits());
+        let lattice = match gpu.cache().take::<CachedLattice>(&name) {
             Some(kept) => kept.on(gpu),
             None => Lattice::build(gpu, places, height * width, splat)?,
         };
@@ -177,7 +177,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(lattice) = self.lattice.take() {
             let gpu = Arc::clone(lattice.vertex.gpu());
-            gpu.shelf().put(std::mem::take(&mut self.name), lattice.shelve());
+            gpu.cache().put(std::mem::take(&mut self.name), lattice.cached());
         }
     }
 }
@@ -263,7 +263,7 @@ impl DenseCrf {
 
 /// Gives the lattices of positions that wait on a GPU back.
 pub(super) fn forget_positions(gpu: &Gpu) {
-    gpu.shelf().clear();
+    gpu.cache().clear();
 }
 
 /// The mean field's buffers: `width` values a pixel each, labels innermost.

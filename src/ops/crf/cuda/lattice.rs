@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::lattice::{Lattice as HostLattice, Tables, elevation_scales};
 use super::Splat;
-use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Shelved, sizes};
+use crate::device::cuda::{Argument, Cached, DeviceBuffer, Geometry, Gpu, sizes};
 use crate::ops::sort::cuda::{Sorted, prefix_sums, sort};
 use crate::{Error, Result};
 
@@ -39,11 +39,11 @@ pub(super) struct Lattice {
 }
 
 /// A lattice that waits for the next image of its size.
-pub(super) struct ShelvedLattice {
+pub(super) struct CachedLattice {
     vertices: usize,
     size: usize,
-    tables: [Shelved<u32>; 5],
-    weights: [Shelved<f32>; 2],
+    tables: [Cached<u32>; 5],
+    weights: [Cached<f32>; 2],
 }
 
 /// A point's features: how far apart they may be, in deviations, and what the kernel that embeds them takes.
@@ -332,14 +332,14 @@ impl Lattice {
         Ok(())
     }
 
-    pub fn shelve(self) -> ShelvedLattice {
+    pub fn cached(self) -> CachedLattice {
         let Self { vertices, size, vertex, weight, starts, entries, neighbours, chunks, normalizer } = self;
-        let tables = [vertex, starts, entries, neighbours, chunks].map(DeviceBuffer::shelve);
-        ShelvedLattice { vertices, size, tables, weights: [weight, normalizer].map(DeviceBuffer::shelve) }
+        let tables = [vertex, starts, entries, neighbours, chunks].map(DeviceBuffer::cached);
+        CachedLattice { vertices, size, tables, weights: [weight, normalizer].map(DeviceBuffer::cached) }
     }
 }
 
-impl ShelvedLattice {
+impl CachedLattice {
     pub fn on(self, gpu: &Arc<Gpu>) -> Lattice {
         let Self { vertices, size, tables, weights } = self;
         let [vertex, starts, entries, neighbours, chunks] = tables.map(|t| t.on(gpu));
