@@ -223,7 +223,7 @@ fn the_sort_is_stable_on_keys_of_every_kind() {
         ("all bits", 32, |i| i.wrapping_mul(0x9e37_79b9) ^ (i << 7)),
         ("seven bits", 7, |i| i.wrapping_mul(0x9e37_79b9) >> 25),
     ];
-    for count in [1, 31, 256, 4095, 4096, 4097, 10_007] {
+    for count in [1, 31, 257, 4096, 4097] {
         for (name, bits, key) in kinds {
             let words = vec![(0..count).map(key).collect::<Vec<u32>>()];
             let what = format!("{count} keys, {name}");
@@ -237,13 +237,13 @@ fn the_sort_is_stable_on_keys_of_every_kind() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// Keys of several words, of any number of bits each; of few bits, so that many are equal, or of many.
     #[test]
     fn the_sort_orders_long_keys_by_their_first_words_first(
-        bits in prop_oneof![prop::collection::vec(1u32..=3, 1..5), prop::collection::vec(1u32..=32, 1..5)],
-        count in prop_oneof![1usize..300, 4_000usize..9_000],
+        bits in prop_oneof![prop::collection::vec(1u32..=3, 1..4), prop::collection::vec(1u32..=32, 1..4)],
+        count in prop_oneof![1usize..300, 4_000usize..4_500],
         seed: u64,
     ) {
         let alone = Alone::new();
