@@ -103,6 +103,8 @@ fn lattices_serve_again_and_positions_for_every_image_of_a_size() {
     forget_positions(Some(&alone.gpu));
     // Launches of a kernel since the last question.
     let launches = |kernel: &str| {
+        // What is queued is not counted yet.
+        alone.gpu.synchronize().unwrap();
         let report = alone.emulator.report().unwrap();
         let launches = report["launches"].as_array().unwrap();
         let count = launches.iter().filter(|l| l["kernel"] == kernel).count();
