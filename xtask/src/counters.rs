@@ -1,6 +1,7 @@
 //! What each kernel does at a fixed shape, counted by the emulator: exact, so compared with `==`.
 
 use crate::Result;
+use crate::counted_crf::crf;
 use ptx_emulator::{Counters, ParameterBytes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,7 +85,7 @@ fn differences(approved: &BTreeMap<String, Counts>, now: &BTreeMap<String, Count
     findings
 }
 
-/// 16×16 pixels of 32 channels to 64, 3×3: every rung of convolution. Affinity and walk: a 16×16 grid.
+/// 16×16 pixels of 32 channels to 64, 3×3: every rung of convolution. Affinity, walk and CRF: a 16×16 grid.
 fn measure() -> Result<BTreeMap<String, Counts>> {
     let mut machine = Machine::new(None);
     let mut all = BTreeMap::new();
@@ -183,6 +184,7 @@ fn measure() -> Result<BTreeMap<String, Counts>> {
     for (file, kernel, shape, p) in steps_of_training(&mut machine, &values) {
         run(&mut machine, kernel, file, kernel, shape, &p)?;
     }
+    crf(&mut machine, &mut |machine, file, kernel, shape, p| run(machine, kernel, file, kernel, shape, p))?;
     Ok(all)
 }
 

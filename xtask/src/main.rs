@@ -8,6 +8,7 @@
 mod baseline;
 mod check;
 mod compile;
+mod counted_crf;
 mod counters;
 mod docs;
 mod gpu;

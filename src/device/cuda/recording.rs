@@ -61,6 +61,11 @@ impl Gpu {
         self.draft.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
     }
 
+    /// Whether a recording is being made.
+    pub(super) fn is_recording(&self) -> bool {
+        self.draft(|_| ()).is_some()
+    }
+
     /// Where new buffers' memory comes from.
     pub(super) fn pool_in_use(&self) -> Pool {
         self.draft(|draft| draft.pool.clone()).unwrap_or_else(|| self.pool.clone())
