@@ -11,6 +11,7 @@ mod compile;
 mod counters;
 mod docs;
 mod gpu;
+mod ladders;
 mod machine_code;
 mod nvrtc;
 mod source;
@@ -57,7 +58,7 @@ enum Kernels {
         #[arg(long)]
         update: bool,
     },
-    /// Write the tables in docs/kernels.md from kernels/baseline.json
+    /// Write the tables in docs/kernels.md
     Docs {
         /// Fail if they would change, and write nothing
         #[arg(long)]
