@@ -21,8 +21,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) use buffer::reuse;
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
-pub use kernels::kernel_names;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
+pub use kernels::{KernelResources, kernel_names};
 pub use library::emulated_driver;
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
