@@ -188,7 +188,9 @@ mod tests {
     fn this_repository_has_its_ladders() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lines = of_operations(root).unwrap();
-        for (kernel, rung) in [("conv2d_tiled_f32", "1"), ("conv2d_mma_bf16_f32", "5"), ("walk_step_f32", "1")] {
+        for (kernel, rung) in
+            [("conv2d_tiled_f32", "1"), ("conv2d_mma_bf16_f32", "5"), ("walk_step_f32", "1")]
+        {
             assert_eq!(lines[kernel].rung, rung);
             assert!(!lines[kernel].idea.is_empty() && !lines[kernel].bound.is_empty());
         }
