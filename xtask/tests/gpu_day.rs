@@ -73,11 +73,11 @@ fn options(folder: &Path, seconds: f64) -> Options {
 #[test]
 fn a_part_that_hangs_crashes_or_fails_costs_itself_alone() {
     let folder = folder();
-    let options = options(folder.path(), 60.0);
+    let options = options(folder.path(), 40.0);
     run(&options).unwrap();
     // What is read is the file, not what was returned.
     let results = Results::read(&options.results).unwrap();
-    assert!(results.finished && results.seconds.1 < 60.0, "{:?}", results.seconds);
+    assert!(results.finished && results.seconds.1 < 40.0, "{:?}", results.seconds);
     assert_eq!((&*results.commit, &*results.device), ("abc+", "cuda:0"));
     let tests: Vec<(&str, End)> =
         results.tests.iter().map(|t| (t.name.as_str(), t.part.end.clone())).collect();
