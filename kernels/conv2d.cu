@@ -5,7 +5,8 @@
 //
 //   y[n,p,q,o] = bias[o] + add[n,p,q,o] + Σ_{r,s,i} x[n, p·stride + r·dilation − padding, q·stride + …, i] · w[o,r,s,i]
 //
-// x N×H×W×I, w O×KH×KW×I, y N×H'×W'×O; bias (O) and add (like y: the shortcut) may be null. Every rung takes every
+// x N×H×W×I, w O×KH×KW×I, y N×H'×W'×O; bias (O) and add (like y: the shortcut) may be null. With scale and shift (O) a
+// second target takes max(0, scale·y + shift), and y may be null. Every rung takes every
 // shape. A 1×1 convolution of stride 1 is a matrix product, and these are then its rungs.
 //
 // From rung 1 on a kernel goes both ways. With `backward` it computes
@@ -27,8 +28,7 @@
 
 // Grid ⌈N·H'·W'·O / 256⌉, block 256.
 extern "C" __global__ void __launch_bounds__(256)
-conv2d_forward_direct_f32(const float *__restrict__ x, const float *__restrict__ w, const float *__restrict__ bias,
-                          const float *__restrict__ add, float *__restrict__ y, CONV2D_PARAMETERS) {
+conv2d_forward_direct_f32(const float *__restrict__ x, const float *__restrict__ w, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS) {
     const int index = blockIdx.x * 256 + threadIdx.x;
     if (index >= batch * out_height * out_width * out_channels) return;
     const int o = index % out_channels, pixel = index / out_channels;
@@ -45,9 +45,7 @@ conv2d_forward_direct_f32(const float *__restrict__ x, const float *__restrict__
             for (int i = 0; i < channels; ++i) sum = fmaf(source[i], weight[i], sum);
         }
     }
-    if (bias) sum += bias[o];
-    if (add) sum += add[index];
-    y[index] = sum;
+    store_one(OUTLET(float), index, o, sum);
 }
 
 // ---- rung 1 ---------------------------------------------------------------------------------------------------------
@@ -57,8 +55,8 @@ constexpr int TILE = 16; // outputs each way, and depth
 // Both directions: see the head of the file. Forward: grid (⌈N·H'·W' / 16⌉, ⌈O / 16⌉), block 256. Backward: grid
 // (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 16⌉, ⌈I / 16⌉, stride²).
 extern "C" __global__ void __launch_bounds__(TILE *TILE)
-conv2d_tiled_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
-                 const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
+conv2d_tiled_f32(const float *__restrict__ source, const float *__restrict__ weight, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS,
+                 int backward) {
     __shared__ float left[TILE][TILE];      // [row][channel]
     __shared__ float right[TILE][TILE + 1]; // [column][channel], a pad so that a column of it spans all banks
     __shared__ Product p;
@@ -91,10 +89,7 @@ conv2d_tiled_f32(const float *__restrict__ source, const float *__restrict__ wei
         }
     }
     if (row >= p.rows || column >= p.columns) return;
-    const int out = target_pixel(p, row) * p.columns + column;
-    if (bias) sum += bias[column];
-    if (add) sum += add[out];
-    target[out] = sum;
+    store_one(OUTLET(float), target_pixel(p, row) * p.columns + column, column, sum);
 }
 
 // The gradient for the weight by the same idea: see conv2d_weight.cu, whose rungs need sm_80. A block computes 16×16 of one
@@ -168,8 +163,8 @@ __device__ __forceinline__ void multiply_slice(float (&acc)[8][8], const float *
 // Both directions: see the head of the file. Forward: grid (⌈N·H'·W' / 128⌉, ⌈O / 128⌉), block 256. Backward: grid
 // (⌈N·⌈H/stride⌉·⌈W/stride⌉ / 128⌉, ⌈I / 128⌉, stride²).
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2)
-conv2d_blocks_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
-                  const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
+conv2d_blocks_f32(const float *__restrict__ source, const float *__restrict__ weight, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS,
+                  int backward) {
     alignas(16) __shared__ float tile[BLOCK_DEPTH * (BLOCK_ROWS + BLOCK_COLUMNS)];
     float *a = tile, *b = tile + BLOCK_DEPTH * BLOCK_ROWS;
     __shared__ Product p;
@@ -223,7 +218,7 @@ conv2d_blocks_f32(const float *__restrict__ source, const float *__restrict__ we
                 }
         }
         __syncthreads();
-        write_results<BLOCK_THREADS>(tile, 32, p, first_row + round * 32, first_column, target, bias, add);
+        write_results<BLOCK_THREADS>(tile, 32, p, first_row + round * 32, first_column, OUTLET(float));
         __syncthreads();
     }
 }

@@ -135,24 +135,49 @@ __device__ __forceinline__ void advance(Walk &at, const Product &p, const Row *r
 // Slices of a whole walk.
 __device__ __forceinline__ int slices(const Product &p, int channels, int depth) { return p.y.taps * p.x.taps * tiles(channels, depth); }
 
-// Writes up to four values of a target row from `column` on, with bias and addend where given.
-template <class T>
-__device__ __forceinline__ void store_four(T *__restrict__ y, const float *__restrict__ bias, const T *__restrict__ add,
-                                           int pixel, int column, int columns, float4 v) {
+// Where results go, t = product + bias + add: to `target`, and max(0, scale·t + shift) to `activated`. What is null is left
+// out. The second is the normalisation and ReLU that follow the convolution: taken here, they cost no pass of their own.
+template <class T> struct Outlet {
+    const float *bias = nullptr;
+    const T *add = nullptr;
+    T *target = nullptr;
+    const float *scale = nullptr, *shift = nullptr;
+    T *activated = nullptr;
+};
+
+// As batch_norm_f32 does it, with its roundings.
+__device__ __forceinline__ float normalised(float scale, float t, float shift) {
+    const float v = __fadd_rn(__fmul_rn(scale, t), shift);
+    return v < 0.0f ? 0.0f : v;
+}
+
+template <class T> __device__ __forceinline__ void store_one(const Outlet<T> &to, int at, int column, float v) {
+    if (to.bias) v += to.bias[column];
+    if (to.add) v += to_f32(to.add[at]);
+    if (to.target) from_f32(v, to.target[at]);
+    if (to.activated) from_f32(normalised(to.scale[column], v, to.shift[column]), to.activated[at]);
+}
+
+// Up to four values of a row from `column` on.
+template <class T> __device__ __forceinline__ void store_four(const Outlet<T> &to, int pixel, int column, int columns, float4 v) {
     const int at = pixel * columns;
     if (columns % 4 == 0) {
         if (column >= columns) return;
-        if (bias) v = v + read_four(bias + column);
-        if (add) v = v + read_four(add + at + column);
-        write_four(y + at + column, v);
+        if (to.bias) v = v + read_four(to.bias + column);
+        if (to.add) v = v + read_four(to.add + at + column);
+        if (to.target) write_four(to.target + at + column, v);
+        if (to.activated) {
+            const float4 scale = read_four(to.scale + column), shift = read_four(to.shift + column);
+            v = make_float4(normalised(scale.x, v.x, shift.x), normalised(scale.y, v.y, shift.y), normalised(scale.z, v.z, shift.z),
+                            normalised(scale.w, v.w, shift.w));
+            write_four(to.activated + at + column, v);
+        }
         return;
     }
     // The values are handed down instead of indexed, so that they stay in registers in a loop that stays small.
 #pragma unroll 1
     for (int c = column; c < min(column + 4, columns); ++c) {
-        if (bias) v.x += bias[c];
-        if (add) v.x += to_f32(add[at + c]);
-        from_f32(v.x, y[at + c]);
+        store_one(to, at + c, c, v.x);
         v.x = v.y, v.y = v.z, v.z = v.w;
     }
 }
@@ -167,17 +192,24 @@ __device__ __forceinline__ int result_index(int row, int column) {
 // Writes `count` rows that lie in `results`, the first of them row `first_row` of the product.
 template <int BLOCK, class T>
 __device__ __forceinline__ void write_results(const float *results, int count, const Product &p, int first_row, int first_column,
-                                              T *__restrict__ y, const float *__restrict__ bias, const T *__restrict__ add) {
+                                              const Outlet<T> &to) {
     const int column = threadIdx.x % WARP * 4;
 #pragma unroll 1
     for (int r = threadIdx.x / WARP; r < count; r += BLOCK / WARP) {
         const int row = first_row + r;
         if (row >= p.rows) return;
-        store_four(y, bias, add, target_pixel(p, row), first_column + column, p.columns, read_four(results + result_index(r, column)));
+        store_four(to, target_pixel(p, row), first_column + column, p.columns, read_four(results + result_index(r, column)));
     }
 }
 
 } // namespace
+
+// Where the results of a kernel on T go: its parameters after the operands, and the Outlet made of them.
+#define OUTLET_PARAMETERS(T)                                                                                                \
+    const float *__restrict__ bias, const T *__restrict__ add, T *__restrict__ target, const float *__restrict__ scale,     \
+        const float *__restrict__ shift, T *__restrict__ activated
+#define OUTLET(T)                                                                                                           \
+    Outlet<T> { bias, add, target, scale, shift, activated }
 
 // The parameters that every convolution kernel ends with, and the Shape made of them.
 #define CONV2D_PARAMETERS                                                                                                   \

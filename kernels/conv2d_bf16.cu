@@ -14,14 +14,14 @@ constexpr int STAGES_BF16 = 4;
 
 // Forward and backward, grid as rung 2, block 256, dynamic shared memory 64 KB.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_mma_bf16(const bf16 *__restrict__ source, const bf16 *__restrict__ weight, const float *__restrict__ bias,
-                const bf16 *__restrict__ add, bf16 *__restrict__ target, CONV2D_PARAMETERS, int backward) {
-    tensor_cores<bf16, bf16, STAGES_BF16>(source, weight, bias, add, target, CONV2D_SHAPE, backward);
+conv2d_mma_bf16(const bf16 *__restrict__ source, const bf16 *__restrict__ weight, OUTLET_PARAMETERS(bf16), CONV2D_PARAMETERS,
+                int backward) {
+    tensor_cores<bf16, bf16, STAGES_BF16>(source, weight, OUTLET(bf16), CONV2D_SHAPE, backward);
 }
 
 // add and target in f32. Grid as above, block 256, dynamic shared memory 64 KB.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_mma_bf16_f32(const bf16 *__restrict__ source, const bf16 *__restrict__ weight, const float *__restrict__ bias,
-                    const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
-    tensor_cores<bf16, float, STAGES_BF16>(source, weight, bias, add, target, CONV2D_SHAPE, backward);
+conv2d_mma_bf16_f32(const bf16 *__restrict__ source, const bf16 *__restrict__ weight, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS,
+                    int backward) {
+    tensor_cores<bf16, float, STAGES_BF16>(source, weight, OUTLET(float), CONV2D_SHAPE, backward);
 }

@@ -37,9 +37,8 @@ template <int SHIFT> __device__ __forceinline__ int chunk_offset(int line, int c
 // Runs `multiply(stage)` for each slice while later ones are on their way. Then the results leave by halves of 64 rows:
 // `lay(results)` writes those of the calling warp's half to shared memory.
 template <class T, int STAGES, int COLUMN_SHIFT, class Multiply, class Lay, class Out>
-__device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *__restrict__ weight, const float *__restrict__ bias,
-                                         const Out *__restrict__ add, Out *__restrict__ y, const Shape &shape, bool backward, char *stages,
-                                         Multiply multiply, Lay lay) {
+__device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *__restrict__ weight, const Outlet<Out> &to,
+                                         const Shape &shape, bool backward, char *stages, Multiply multiply, Lay lay) {
     constexpr int CHUNK = 16 / sizeof(T), DEPTH = LINE / sizeof(T);
     __shared__ Product p;
     __shared__ Row rows[LINES];
@@ -91,7 +90,7 @@ __device__ __forceinline__ void pipeline(const T *__restrict__ source, const T *
         __syncthreads();
         if (threadIdx.x / (THREADS / 2) == half) lay(results);
         __syncthreads();
-        write_results<THREADS>(results, LINES / 2, p, first_row + half * LINES / 2, first_column, y, bias, add);
+        write_results<THREADS>(results, LINES / 2, p, first_row + half * LINES / 2, first_column, to);
     }
 }
 
@@ -114,8 +113,8 @@ __device__ __forceinline__ void lay_tiles(float *results, const float (&acc)[4][
 
 // A warp's 64×32 outputs are 4×4 tiles of 16×8.
 template <class T, class Out, int STAGES>
-__device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const T *__restrict__ weight, const float *__restrict__ bias,
-                                             const Out *__restrict__ add, Out *__restrict__ target, const Shape &shape, bool backward) {
+__device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const T *__restrict__ weight, const Outlet<Out> &to,
+                                             const Shape &shape, bool backward) {
     extern __shared__ float4 dynamic[]; // STAGES × 16 KB
     char *stages = (char *)dynamic;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -153,7 +152,7 @@ __device__ __forceinline__ void tensor_cores(const T *__restrict__ source, const
             }
         }
     };
-    pipeline<T, STAGES, 1>(source, weight, bias, add, target, shape, backward, stages, multiply,
+    pipeline<T, STAGES, 1>(source, weight, to, shape, backward, stages, multiply,
                            [&](float *results) { lay_tiles(results, acc, column, lane); });
 }
 

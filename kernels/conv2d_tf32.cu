@@ -19,8 +19,8 @@ constexpr int STAGES_F32 = 2, STAGES_TF32 = 3;
 
 // Forward and backward, grid as rung 2, block 256.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_async_f32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
-                 const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
+conv2d_async_f32(const float *__restrict__ source, const float *__restrict__ weight, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS,
+                 int backward) {
     alignas(16) __shared__ char stages[STAGES_F32 * STAGE];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     // 8 rows, 8 apart; 4 columns and the 4 that are 16 on.
@@ -46,7 +46,7 @@ conv2d_async_f32(const float *__restrict__ source, const float *__restrict__ wei
             }
         }
     };
-    pipeline<float, STAGES_F32, 2>(source, weight, bias, add, target, CONV2D_SHAPE, backward, stages, multiply, [&](float *results) {
+    pipeline<float, STAGES_F32, 2>(source, weight, OUTLET(float), CONV2D_SHAPE, backward, stages, multiply, [&](float *results) {
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
@@ -60,7 +60,7 @@ conv2d_async_f32(const float *__restrict__ source, const float *__restrict__ wei
 
 // Forward and backward, grid as rung 2, block 256, dynamic shared memory 48 KB.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-conv2d_mma_tf32(const float *__restrict__ source, const float *__restrict__ weight, const float *__restrict__ bias,
-                const float *__restrict__ add, float *__restrict__ target, CONV2D_PARAMETERS, int backward) {
-    tensor_cores<float, float, STAGES_TF32>(source, weight, bias, add, target, CONV2D_SHAPE, backward);
+conv2d_mma_tf32(const float *__restrict__ source, const float *__restrict__ weight, OUTLET_PARAMETERS(float), CONV2D_PARAMETERS,
+                int backward) {
+    tensor_cores<float, float, STAGES_TF32>(source, weight, OUTLET(float), CONV2D_SHAPE, backward);
 }

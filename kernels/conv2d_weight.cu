@@ -101,7 +101,7 @@ __device__ __forceinline__ void pixel_pipeline(const T *__restrict__ x, const T 
             const int o = first_o + half * LINES / 2 + r;
             if (o >= s.out_channels) break;
             const int row = (blockIdx.z * s.out_channels + o) * taps + tap;
-            store_four<float>(parts, nullptr, nullptr, row, first_i + column, s.channels, read_four(results + result_index(r, column)));
+            store_four(Outlet<float>{nullptr, nullptr, parts}, row, first_i + column, s.channels, read_four(results + result_index(r, column)));
         }
     }
 }

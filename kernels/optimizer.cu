@@ -9,6 +9,11 @@
 // A block takes 4,096 values of one entry and finds it by bisection in the entries' first blocks: 8 steps for 200
 // parameters. Bounded by memory. Each launch also counts the gradients and the new weights that are no numbers: what
 // decides whether training stops costs no pass of its own. Counts are integers, so atomics keep the bits.
+//
+// The host reads a step's loss when the next step is queued already. `stop` keeps both steps from changing anything: a
+// loss that is no number sets it for good, and every launch that is given one looks at it first.
+//
+//       note_not_finite_f32  sets `stop` by the loss
 #include "pointwise.cuh"
 
 namespace {
@@ -56,10 +61,16 @@ template <class Update> __device__ __forceinline__ void for_each_four(const Entr
 
 } // namespace
 
+// Grid 1, block 32.
+extern "C" __global__ void __launch_bounds__(32) note_not_finite_f32(const float *__restrict__ loss, unsigned *__restrict__ stop) {
+    if (threadIdx.x == 0 && !is_finite(*loss)) *stop = 1;
+}
+
 // The first step passes a momentum of 0 and may leave v unset; v is null where there is never any momentum. Grid: all
 // entries' ⌈count / 4096⌉, block 256.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
-sgd_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, int entries) {
+sgd_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, const unsigned *__restrict__ stop, int entries) {
+    if (stop && *stop) return;
     int number;
     const Entry &e = entry_of(table, entries, number);
     for_each_four(e, number, counts, [&](int i, Bad &bad) {
@@ -82,8 +93,9 @@ sgd_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, in
 // 1 − b and the corrections for the step in f64: rate and v_hat contain them; `shrink` is decoupled decay. The first step
 // passes a momentum of 0 and may leave m and v unset. Grid and block as above.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
-adam_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, int entries, float b1, float c1, float b2, float c2,
-               float v_hat) {
+adam_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, const unsigned *__restrict__ stop, int entries, float b1,
+               float c1, float b2, float c2, float v_hat) {
+    if (stop && *stop) return;
     int number;
     const Entry &e = entry_of(table, entries, number);
     for_each_four(e, number, counts, [&](int i, Bad &bad) {
@@ -107,7 +119,8 @@ adam_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, i
 
 // w += rate·(g − w). Grid and block as above.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
-blend_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, int entries) {
+blend_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, const unsigned *__restrict__ stop, int entries) {
+    if (stop && *stop) return;
     int number;
     const Entry &e = entry_of(table, entries, number);
     for_each_four(e, number, counts, [&](int i, Bad &bad) {

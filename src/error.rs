@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Unavailable,
     /// A GPU or its driver failed.
     Device,
+    /// A GPU's memory is too small.
+    OutOfMemory,
 }
 
 /// Where in a file.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::device::cuda::{Argument, Gpu};
+use crate::device::cuda::{Argument, Gpu, Later};
 use crate::math::powf_f64;
 use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
@@ -102,22 +102,39 @@ impl Optimizer {
     /// # Errors
     /// Tensors in different places; the device's.
     pub fn update(&mut self, updates: &mut [Update<'_>]) -> Result<Option<NotFinite>> {
+        self.update_unless(None, updates)?.wait()
+    }
+
+    /// As [`Optimizer::update`], but what was met is known later, and on a GPU nothing is done once `stop` is set.
+    ///
+    /// # Errors
+    /// As [`Optimizer::update`].
+    pub(crate) fn update_unless(
+        &mut self,
+        stop: Option<&cuda::Stop>,
+        updates: &mut [Update<'_>],
+    ) -> Result<Later<Option<NotFinite>>> {
         self.steps += 1;
         let tensors: Vec<&Tensor> = updates.iter().flat_map(|u| [&*u.parameter, u.gradient]).collect();
         if let Some(gpu) = place("optimiser", &tensors)?.cloned() {
-            return self.update_on_device(&gpu, updates);
+            return self.update_on_device(&gpu, stop, updates);
         }
         if let Some(bad) = updates.iter().rev().find(|u| !u.gradient.is_finite()) {
-            return Ok(Some(NotFinite::Gradient(bad.index)));
+            return Ok(Later::now(Some(NotFinite::Gradient(bad.index))));
         }
         for u in updates.iter_mut() {
             self.step(u.index, u.parameter, u.gradient, u.rate, u.decay);
         }
         let bad = updates.iter().find(|u| !u.parameter.is_finite());
-        Ok(bad.map(|u| NotFinite::Parameter(u.index)))
+        Ok(Later::now(bad.map(|u| NotFinite::Parameter(u.index))))
     }
 
-    fn update_on_device(&mut self, gpu: &Arc<Gpu>, updates: &mut [Update<'_>]) -> Result<Option<NotFinite>> {
+    fn update_on_device(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        stop: Option<&cuda::Stop>,
+        updates: &mut [Update<'_>],
+    ) -> Result<Later<Option<NotFinite>>> {
         let (t, slots) = (self.steps as f64, self.slots());
         let mut entries = Vec::with_capacity(updates.len());
         for u in updates.iter_mut() {
@@ -162,10 +179,13 @@ impl Optimizer {
             Rule::Adam { .. } => ("adam_table_f32", betas.map(|v| Argument::F32(v as f32)).to_vec()),
         };
         // SAFETY: parameter, gradient and state of an entry have one shape; `buffer_mut` made what is written its own.
-        let bad = unsafe { cuda::launch(gpu, kernel, &entries, &more)? };
-        let of = |found: Option<usize>| found.map(|at| updates[at].index);
-        let gradient = of(bad.iter().rposition(|b| b.gradients > 0)).map(NotFinite::Gradient);
-        Ok(gradient.or_else(|| of(bad.iter().position(|b| b.values > 0)).map(NotFinite::Parameter)))
+        let bad = unsafe { cuda::launch(gpu, kernel, &entries, stop, &more)? };
+        let positions: Vec<usize> = updates.iter().map(|u| u.index).collect();
+        Ok(bad.map(move |bad| {
+            let of = |found: Option<usize>| found.map(|at| positions[at]);
+            let gradient = of(bad.iter().rposition(|b| b.gradients > 0)).map(NotFinite::Gradient);
+            gradient.or_else(|| of(bad.iter().position(|b| b.values > 0)).map(NotFinite::Parameter))
+        }))
     }
 
     /// Updates parameter number `i` on the CPU by its gradient, which has the same shape.

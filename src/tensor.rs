@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::device::Device;
-use crate::device::cuda::{DeviceBuffer, Gpu};
+use crate::device::cuda::{DeviceBuffer, Gpu, Later};
 use crate::{Error, Result};
 
 /// Elements a thread takes at a time where each is computed alone: few enough that small layers are shared out
@@ -212,6 +212,19 @@ impl Tensor {
         match self.to_host()?.data() {
             [value] => Ok(*value),
             _ => Err(Error::shape("item", format!("{:?} is not a single number", self.shape))),
+        }
+    }
+
+    /// As [`Tensor::item`], without waiting for it now.
+    ///
+    /// # Errors
+    /// As [`Tensor::item`].
+    pub fn item_later(&self) -> Result<Later<f32>> {
+        match &self.storage {
+            Storage::Device(buffer) if self.len() == 1 => {
+                Ok(buffer.gpu().download_later(buffer)?.map(|values| values[0]))
+            }
+            _ => self.item().map(Later::now),
         }
     }
 

@@ -239,6 +239,16 @@ fn every_rung_convolves() {
                 let first = plain.get_or_insert_with(|| y.clone());
                 assert!(first == &y, "{what}: other bits than rung 0");
             }
+            // The normalisation is taken at the end, with the CPU's roundings.
+            let (a, b) = (random(&[o], 6), random(&[o], 7));
+            let normalised = alone.same_bytes(&what, |gpu| {
+                conv2d::cuda::forward_normalised(gpu, rung, &x, &w, [&a, &b], options).unwrap()
+            });
+            let bare = conv2d::cuda::forward(&alone.gpu, rung, &x, &w, None, None, options).unwrap();
+            for (i, (t, y)) in bare.data().iter().zip(normalised.data()).enumerate() {
+                let expected = (a.data()[i % o] * t + b.data()[i % o]).max(0.0);
+                assert_eq!(*y, expected, "{what}: {t} normalised");
+            }
             // The shortcut is added at the end.
             let shortcut = random(y.shape(), 4);
             let added = run(Some(&shortcut));

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::session::{Outcome, Session, path_json};
 use super::stage_folder::clear_training;
 use crate::config::{Config, Preset, TrainingConfig, Width};
+use crate::pipeline::memory::Recompute;
 use crate::pipeline::training::TrainingSummary;
 use crate::{Error, Result, show_path};
 
@@ -39,6 +40,13 @@ pub(super) struct TrainingFlags {
     /// Base learning rate
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f32>,
+    /// Make the units' activations anew on the way back instead of keeping them: auto (where a GPU's memory
+    /// would not hold them), always, never; the results are the same bytes
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub recompute: Recompute,
+    /// Count what a step takes of the GPU's memory, and stop there
+    #[arg(long)]
+    pub count_memory: bool,
 }
 
 impl TrainingFlags {
@@ -78,18 +86,34 @@ impl TrainingFlags {
 
     /// With `--overwrite`, removes an earlier training from the output folder.
     pub fn prepare(&self, session: &Session) -> Result<()> {
+        if self.count_memory && session.gpu.is_none() {
+            return Err(Error::usage("--count-memory counts a GPU's memory")
+                .remedy("add --device cuda, or --device emulated where there is none"));
+        }
+        if self.count_memory && session.common.overwrite {
+            return Err(Error::usage("--count-memory trains nothing, so it overwrites nothing"));
+        }
         if session.common.overwrite { clear_training(&self.output) } else { Ok(()) }
     }
 }
 
 /// What a training came to.
-pub(super) fn trained(summary: &TrainingSummary, output: &Path) -> Outcome {
+pub(super) fn trained(summary: &TrainingSummary, output: &Path, counts_only: bool) -> Outcome {
     let what = if summary.was_complete { "complete already" } else { "trained" };
-    let text =
+    let trained =
         format!("{what}: {} steps, last loss {:.4}: {}", summary.steps, summary.last_loss, show_path(output));
+    let mut lines = if counts_only { vec![] } else { vec![trained] };
+    let memory = summary.memory.as_ref().map(|memory| {
+        lines.push(memory.to_string());
+        json!({
+            "kept": memory.kept, "recomputed": memory.recomputed, "free": memory.free,
+            "recomputes": memory.recomputes, "batch": memory.batch, "fits": memory.fits,
+        })
+    });
     let json = json!({
         "output": path_json(output), "steps": summary.steps, "last_loss": summary.last_loss,
         "seconds": summary.seconds, "was_complete": summary.was_complete,
+        "memory": memory,
     });
-    Outcome::new(text, json)
+    Outcome::new(lines.join("\n"), json)
 }

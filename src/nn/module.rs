@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::device::cuda::Gpu;
+use crate::device::cuda::{Gpu, Later};
 use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
-use crate::ops::conv2d::{Conv2dOptions, conv2d, conv2d_add};
-use crate::optim::cuda::Entry;
+use crate::ops::conv2d::{Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu};
+use crate::optim::cuda::{Entry, Stop};
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
@@ -147,17 +147,19 @@ impl Parameters {
     }
 
     /// Folds the statistics of a training batch into the running ones: r ← 0.9·r + 0.1·batch. Returns the position of
-    /// the first of them that is no number afterwards.
+    /// the first of them that is no number afterwards, which is known later on a GPU. There nothing is done once `stop` is
+    /// set.
     ///
     /// # Errors
     /// The device's.
-    pub fn update_running_statistics(
+    pub(crate) fn update_running_statistics(
         &mut self,
         seen: Vec<(String, BatchStatistics)>,
-    ) -> Result<Option<usize>> {
+        stop: Option<&Stop>,
+    ) -> Result<Later<Option<usize>>> {
         const MOMENTUM: f32 = 0.1;
         if let Some(gpu) = self.gpu().cloned() {
-            return self.blend_on_device(&gpu, &seen, MOMENTUM);
+            return self.blend_on_device(&gpu, &seen, stop, MOMENTUM);
         }
         let mut bad = None;
         for (name, batch) in seen {
@@ -173,15 +175,16 @@ impl Parameters {
                 }
             }
         }
-        Ok(bad)
+        Ok(Later::now(bad))
     }
 
     fn blend_on_device(
         &mut self,
         gpu: &Arc<Gpu>,
         seen: &[(String, BatchStatistics)],
+        stop: Option<&Stop>,
         rate: f32,
-    ) -> Result<Option<usize>> {
+    ) -> Result<Later<Option<usize>>> {
         let (mut entries, mut positions) = (Vec::new(), Vec::new());
         for (name, batch) in seen {
             for (suffix, batch) in [("running_mean", &batch.mean), ("running_var", &batch.variance)] {
@@ -193,8 +196,8 @@ impl Parameters {
             }
         }
         // SAFETY: a running value for each of the batch's; `buffer_mut` made it its own.
-        let bad = unsafe { optim::cuda::launch(gpu, "blend_table_f32", &entries, &[])? };
-        Ok(positions.into_iter().zip(bad).filter(|(_, bad)| bad.values > 0).map(|(i, _)| i).min())
+        let bad = unsafe { optim::cuda::launch(gpu, "blend_table_f32", &entries, stop, &[])? };
+        Ok(bad.map(|bad| positions.into_iter().zip(bad).filter(|(_, b)| b.values > 0).map(|(i, _)| i).min()))
     }
 }
 
@@ -223,6 +226,10 @@ pub struct Forward<'a> {
     leaves: HashMap<usize, Var>,
     statistics: Vec<(String, BatchStatistics)>,
     dropouts: u64,
+    /// Whether a segment's values are made anew on the way back.
+    recomputes: bool,
+    /// The parameters as segments keep them.
+    kept: Option<Arc<Parameters>>,
     /// While watching: the first layer whose output was not finite.
     watched: Option<Option<String>>,
 }
@@ -238,8 +245,62 @@ impl<'a> Forward<'a> {
             leaves: HashMap::new(),
             statistics: Vec::new(),
             dropouts: 0,
+            recomputes: false,
+            kept: None,
             watched: None,
         }
+    }
+
+    /// From here on, [`Forward::segment`] keeps nothing but inputs.
+    pub fn recompute(&mut self) {
+        self.recomputes = true;
+    }
+
+    /// Runs a part of the network whose only input is `x` and whose parameters are its own: y = part(x).
+    ///
+    /// After [`Forward::recompute`] nothing of the part stays but x; on the way back it runs once more, this time
+    /// recorded (Chen et al., *Training Deep Nets with Sublinear Memory Cost*, 2016). Values and gradients keep their bits:
+    /// masks of dropout have names, statistics are seen once, and each gradient is summed in the same order.
+    ///
+    /// # Errors
+    /// Those of the part.
+    pub fn segment(
+        &mut self,
+        x: Var,
+        part: impl Fn(&mut Forward<'_>, Var) -> Result<Var> + Send + 'static,
+    ) -> Result<Var> {
+        if !self.recomputes || self.mode == Mode::Inference {
+            return part(self, x);
+        }
+        let mut once = Forward::new(self.parameters, self.mode);
+        once.tape = Tape::inference();
+        once.dropouts = self.dropouts;
+        once.watched = self.watched.take();
+        let y = part(&mut once, Var::constant(x.value().clone()))?;
+        let Forward { leaves, statistics, dropouts, watched, .. } = once;
+        self.statistics.extend(statistics);
+        self.watched = watched;
+        let before = std::mem::replace(&mut self.dropouts, dropouts);
+
+        let mut learned: Vec<usize> = leaves.into_keys().collect();
+        learned.sort_unstable();
+        let mut inputs = vec![x.clone()];
+        inputs.extend(learned.iter().map(|&i| self.leaf(i)));
+        let parameters = self.kept.get_or_insert_with(|| Arc::new(self.parameters.clone()));
+        let (parameters, mode) = (Arc::clone(parameters), self.mode);
+        let inputs: Vec<&Var> = inputs.iter().collect();
+        Ok(self.tape.record("segment", y.into_value(), &inputs, move |dy| {
+            let mut again = Forward::new(&parameters, mode);
+            again.dropouts = before;
+            let needed = x.needs_gradient();
+            let x = x.into_value();
+            let x = if needed { again.tape.leaf(x) } else { Var::constant(x) };
+            let y = part(&mut again, x.clone())?;
+            let mut gradients = again.tape.backward(&y, dy)?;
+            let of_parameter = |i: &usize| again.leaves.get(i).and_then(|leaf| gradients.take(leaf));
+            let of_parameters: Vec<_> = learned.iter().map(of_parameter).collect();
+            Ok(std::iter::once(gradients.take(&x)).chain(of_parameters).collect())
+        }))
     }
 
     /// From here on, notes the first layer whose output is not finite (costs a pass over each output).
@@ -278,12 +339,13 @@ impl<'a> Forward<'a> {
         if parameter.frozen {
             return Ok(Var::constant(parameter.value.clone()));
         }
-        if let Some(var) = self.leaves.get(&i) {
-            return Ok(var.clone());
-        }
-        let var = self.tape.leaf(parameter.value.clone());
-        self.leaves.insert(i, var.clone());
-        Ok(var)
+        Ok(self.leaf(i))
+    }
+
+    /// The learned parameter at a position, as the one leaf that it has on the tape.
+    fn leaf(&mut self, i: usize) -> Var {
+        let (tape, parameters) = (&mut self.tape, self.parameters);
+        self.leaves.entry(i).or_insert_with(|| tape.leaf(parameters.list[i].value.clone())).clone()
     }
 
     /// Convolution with `NAME.weight`, and `NAME.bias` where the network declares one.
@@ -300,6 +362,29 @@ impl<'a> Forward<'a> {
         let y = conv2d_add(&mut self.tape, x, &weight, bias.as_ref(), add, options)
             .map_err(|e| e.context(name))?;
         self.look_at(name, &y)?;
+        Ok(y)
+    }
+
+    /// Convolution with `CONV.weight`, then relu(batch normalisation) with `NORM.…`: as [`Forward::conv`] and
+    /// [`Forward::batch_norm_relu`], in one pass where the normalisation is frozen.
+    pub fn conv_norm_relu(&mut self, conv: &str, norm: &str, x: &Var, options: Conv2dOptions) -> Result<Var> {
+        let parts = ["weight", "bias", "running_mean", "running_var"].map(|part| format!("{norm}.{part}"));
+        let parameters = self.parameters;
+        let all = parts.map(|name| parameters.index.get(&name).map(|&i| &parameters.list[i]));
+        let learning = matches!(self.mode, Mode::Training { learn_statistics: true, .. });
+        let [Some(scale), Some(shift), Some(mean), Some(variance)] = all else {
+            return Err(Error::invalid(format!("the network has no normalisation `{norm}`")));
+        };
+        let frozen = self.mode == Mode::Inference || scale.frozen && shift.frozen;
+        let (weight, bias) = self.conv_parameters(conv)?;
+        if learning || !frozen || bias.is_some() || parameters.gpu().is_none() {
+            let y = self.conv(conv, x, options)?;
+            return self.batch_norm_relu(norm, &y);
+        }
+        let of_norm = FrozenNorm([&scale.value, &shift.value, &mean.value, &variance.value]);
+        let y =
+            conv2d_norm_relu(&mut self.tape, x, &weight, &of_norm, options).map_err(|e| e.context(conv))?;
+        self.look_at(conv, &y)?;
         Ok(y)
     }
 

@@ -157,13 +157,17 @@ impl ResNet38 {
         let mut x = forward.conv("conv1a", image, conv3(1, 1))?;
         let (mut conv4, mut conv5) = (None, None);
         for unit in &UNITS {
+            let tap = match unit.name {
+                "b5" => &mut conv4,
+                "b6" => &mut conv5,
+                _ => {
+                    x = forward.segment(x, |forward, x| Ok(unit.forward(forward, x)?.0))?;
+                    continue;
+                }
+            };
             let (y, activated) = unit.forward(forward, x)?;
+            *tap = Some(activated);
             x = y;
-            match unit.name {
-                "b5" => conv4 = Some(activated),
-                "b6" => conv5 = Some(activated),
-                _ => {}
-            }
         }
         let conv6 = forward.batch_norm_relu("bn7", &x)?;
         match (conv4, conv5) {
@@ -193,16 +197,16 @@ impl Unit {
         // The branch's last convolution adds the shortcut.
         let y = match self.branch {
             Branch::Basic { dilation } => {
-                let y = forward.conv(&name("conv_branch2a"), &a, conv3(self.stride, dilation[0]))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b1"), &y)?;
+                let options = conv3(self.stride, dilation[0]);
+                let y = forward.conv_norm_relu(&name("conv_branch2a"), &name("bn_branch2b1"), &a, options)?;
                 forward.conv_add(&name("conv_branch2b1"), &y, conv3(1, dilation[1]), &shortcut)?
             }
             Branch::Bottleneck { dilation, dropout } => {
-                let y = forward.conv(&name("conv_branch2a"), &a, conv1(self.stride))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b1"), &y)?;
+                let options = conv1(self.stride);
+                let y = forward.conv_norm_relu(&name("conv_branch2a"), &name("bn_branch2b1"), &a, options)?;
                 let y = forward.dropout(&y, dropout)?;
-                let y = forward.conv(&name("conv_branch2b1"), &y, conv3(1, dilation))?;
-                let y = forward.batch_norm_relu(&name("bn_branch2b2"), &y)?;
+                let (conv, norm) = (name("conv_branch2b1"), name("bn_branch2b2"));
+                let y = forward.conv_norm_relu(&conv, &norm, &y, conv3(1, dilation))?;
                 let y = forward.dropout(&y, dropout)?;
                 forward.conv_add(&name("conv_branch2b2"), &y, conv1(1), &shortcut)?
             }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::Result;
-use crate::device::cuda::{Argument, Geometry, Gpu, blocks};
+use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Later, blocks};
+use crate::tensor::Tensor;
 
 /// Values of one entry that a block takes.
 const RANGE: usize = 4096;
@@ -31,7 +32,34 @@ pub(crate) struct Bad {
     pub values: u32,
 }
 
-/// Runs a kernel over a table; `more` are its arguments after the table. What was no number, an entry each: waits for it.
+/// Set on a GPU by the first loss that is no number: from there on no step changes anything. The host, which learns of
+/// the loss late, then finds all as the step found it.
+pub(crate) struct Stop(DeviceBuffer<u32>);
+
+impl Stop {
+    /// One that is not set.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
+        Ok(Self(gpu.zeros("the mark of a bad loss", 1)?))
+    }
+
+    /// Sets it where the loss, a scalar on the same GPU, is no number.
+    ///
+    /// # Errors
+    /// The device's; a loss that is not there.
+    pub fn look_at(&self, loss: &Tensor) -> Result<()> {
+        let geometry = Geometry { grid: [1, 1, 1], threads: 32, shared: 0 };
+        // SAFETY: one number, one mark.
+        unsafe {
+            self.0.gpu().launch("note_not_finite_f32", geometry, &[loss.buffer()?.into(), (&self.0).into()])
+        }
+    }
+}
+
+/// Runs a kernel over a table; `more` are its arguments after the table. What was no number, an entry each. Nothing is
+/// done once `stop` is set.
 ///
 /// # Errors
 /// The device's.
@@ -43,10 +71,11 @@ pub(crate) unsafe fn launch(
     gpu: &Arc<Gpu>,
     kernel: &'static str,
     entries: &[Entry],
+    stop: Option<&Stop>,
     more: &[Argument<'_>],
-) -> Result<Vec<Bad>> {
+) -> Result<Later<Vec<Bad>>> {
     if entries.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Later::now(Vec::new()));
     }
     let mut words: Vec<u32> = Vec::with_capacity(entries.len() * WORDS);
     let mut first_block = 0;
@@ -60,10 +89,12 @@ pub(crate) unsafe fn launch(
     }
     let table = gpu.upload("a table of parameters", &words)?;
     let counts = gpu.zeros::<u32>("counts of bad values", 2 * entries.len())?;
-    let arguments = [&[(&table).into(), (&counts).into(), Argument::size(entries.len())?][..], more].concat();
+    let stop = stop.map_or(Argument::NONE, |stop| (&stop.0).into());
+    let count = Argument::size(entries.len())?;
+    let arguments = [&[(&table).into(), (&counts).into(), stop, count][..], more].concat();
     let geometry = Geometry { grid: [blocks(first_block, 1)?, 1, 1], threads: 256, shared: 0 };
     // SAFETY: the table is laid out as the kernel's entries are, two counts each; the rest by this function's contract.
     unsafe { gpu.launch(kernel, geometry, &arguments)? };
-    let counts = gpu.download(&counts)?;
-    Ok(counts.as_chunks::<2>().0.iter().map(|&[gradients, values]| Bad { gradients, values }).collect())
+    let bad = |&[gradients, values]: &[u32; 2]| Bad { gradients, values };
+    Ok(gpu.download_later(&counts)?.map(move |counts| counts.as_chunks::<2>().0.iter().map(bad).collect()))
 }

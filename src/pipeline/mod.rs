@@ -6,6 +6,7 @@ pub mod make_affinity_labels;
 pub mod make_cams;
 pub mod make_pseudo_labels;
 pub mod manifest;
+pub mod memory;
 pub mod networks;
 mod report;
 pub mod run;

@@ -15,6 +15,7 @@ use crate::progress::{Progress, check_interrupted};
 use crate::{Error, Result};
 
 use super::manifest::{Manifest, Plan, hash_files, hash_folder, key_of, weights_hash};
+use super::memory::Recompute;
 use super::networks::{load_affinity, load_cam, load_segmentation};
 use super::report::write_report;
 use super::score::decimal;
@@ -218,7 +219,9 @@ impl Run<'_> {
         let (train_hash, val_hash) = (hash_of(train, config.data.exif)?, hash_of(val, config.data.exif)?);
         let network = json!([config.preset, config.backbone, config.seed]);
         let training = |name: &str| (at(name), name.to_string());
-        let stage_of = |data, output| TrainStage { data, config, output, gpu, progress };
+        let (recompute, counts_only) = (Recompute::Auto, false);
+        let stage_of =
+            |data, output| TrainStage { data, config, output, gpu, recompute, counts_only, progress };
 
         let (cam, _) = training("cam");
         let (cam_hash, cam_seconds, cam_report) = self.stage(Stage {

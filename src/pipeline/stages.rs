@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, Preset, TrainingConfig};
 use crate::data::Dataset;
 use crate::data::augment::{Recipe, Scale};
-use crate::device::cuda::Gpu;
+use crate::device::cuda::{Gpu, Later};
 use crate::formats::checkpoint;
 use crate::formats::image::{Exif, read_rgb};
 use crate::formats::label_png::read_labels;
@@ -20,13 +20,15 @@ use crate::ops::affinity::affinity_loss;
 use crate::ops::class_maps::{labels_to_grid, pooled_confident_labels};
 use crate::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
 use crate::progress::Progress;
+use crate::tape::Var;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::check_folder_classes;
 use super::make_affinity_labels::SCORES;
+use super::memory::Recompute;
 use super::networks;
-use super::training::{Loss, MakeSample, Training, TrainingSummary, stack, train};
+use super::training::{Loss, MakeSample, Training, TrainingSummary, train};
 
 /// What all three trainings are given.
 pub struct TrainStage<'a> {
@@ -38,20 +40,24 @@ pub struct TrainStage<'a> {
     pub output: &'a Path,
     /// The GPU to train on, `None` for the CPU.
     pub gpu: Option<&'a Arc<Gpu>>,
+    /// Whether activations are kept for the way back.
+    pub recompute: Recompute,
+    /// Only count what a step takes of the GPU's memory.
+    pub counts_only: bool,
     /// Where progress goes.
     pub progress: &'a Progress,
 }
 
 impl TrainStage<'_> {
     /// `sizes` is the range of sizes that augmentation draws from, for the checkpoint to remember.
-    fn run<S: Send + Sync + 'static>(
+    fn run<T: Send + Sync + 'static>(
         &self,
         network: &dyn Network,
         recipe: &TrainingConfig,
         sizes: Value,
         names: Vec<String>,
-        make: MakeSample<S>,
-        loss: &Loss<'_, S>,
+        make: MakeSample<T>,
+        loss: &Loss<'_, T>,
     ) -> Result<TrainingSummary> {
         let config = self.config;
         let init = Some(config.backbone.init.as_path()).filter(|p| !p.as_os_str().is_empty());
@@ -86,6 +92,8 @@ impl TrainStage<'_> {
                 loss,
                 checkpoint_every: 0,
                 gpu: self.gpu.cloned(),
+                recompute: self.recompute,
+                counts_only: self.counts_only,
             },
             self.progress,
         )
@@ -107,22 +115,20 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
     let [min, max] = stage.config.cam.long_side;
     let augment = Recipe { scale: Scale::LongSide { min, max }, ..hued(Recipe::cam(recipe.crop), recipe) };
     let exif = stage.config.data.exif;
-    let make: MakeSample<(Tensor, Vec<f32>)> = Arc::new(move |i, random| {
+    let make: MakeSample<f32> = Arc::new(move |i, random| {
         let (path, tags) = &samples[i];
         let image = augment.apply(&read_rgb(path, exif)?, None, random)?.image;
         let mut target = vec![0f32; classes];
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
     });
-    stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
-        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
-        let targets = batch.iter().flat_map(|(_, target)| target.iter().copied()).collect();
-        let images = forward.constant(&image, "the images")?;
-        let logits = network.forward(forward, &images)?;
-        let targets = Tensor::new(&[batch.len(), classes], targets)?;
-        let targets = forward.constant(&targets, "the tags")?.into_value();
-        Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
-    })
+    let loss = |forward: &mut Forward<'_>, images: &Var, tags: &[f32]| {
+        let logits = network.forward(forward, images)?;
+        let targets = Tensor::new(&[images.shape()[0], classes], tags.to_vec())?;
+        let targets = targets.to_place(logits.value().gpu(), "the tags")?;
+        Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, Later::now(vec![])))
+    };
+    stage.run(&network, recipe, json!([min, max]), names, make, &loss)
 }
 
 /// A recipe with the configuration's change of hue.
@@ -156,7 +162,7 @@ fn labelled_sample(
     augment: Recipe,
     exif: Exif,
     classes: usize,
-) -> MakeSample<(Tensor, Vec<u8>)> {
+) -> MakeSample<u8> {
     Arc::new(move |i, random| {
         let (image, labels) = &samples[i];
         let map = read_labels(labels)?;
@@ -191,11 +197,7 @@ fn posteriors(folder: &Path, labels: &[PathBuf]) -> Result<Option<Vec<PathBuf>>>
 }
 
 /// An image, augmented, and its affinity labels on the feature grid from both posteriors, moved alike.
-fn posterior_sample(
-    samples: Vec<(PathBuf, PathBuf)>,
-    augment: Recipe,
-    exif: Exif,
-) -> MakeSample<(Tensor, Vec<u8>)> {
+fn posterior_sample(samples: Vec<(PathBuf, PathBuf)>, augment: Recipe, exif: Exif) -> MakeSample<u8> {
     Arc::new(move |i, random| {
         let (image, scores) = &samples[i];
         let mut tensors = read_tensors(scores)?.into_pairs();
@@ -235,19 +237,19 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
         Some(scores) => posterior_sample(images.into_iter().zip(scores).collect(), augment, exif),
         None => labelled_sample(Arc::new(samples), augment, exif, stage.data.classes.len()),
     };
-    stage.run(&network, &config.training, Value::Null, names, make, &|forward: &mut Forward<'_>, batch| {
-        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
-        let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
-        let images = forward.constant(&image, "the images")?;
-        let features = network.forward(forward, &images)?;
-        let (loss, parts) = affinity_loss(&mut forward.tape, &features, &labels, &pairs, config.loss)?;
-        let parts = vec![
-            ("background", parts.background),
-            ("foreground", parts.foreground),
-            ("negative", parts.negative),
-        ];
+    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &[u8]| {
+        let features = network.forward(forward, images)?;
+        let (loss, parts) = affinity_loss(&mut forward.tape, &features, labels, &pairs, config.loss)?;
+        let parts = parts.map(|parts| {
+            vec![
+                ("background", parts.background),
+                ("foreground", parts.foreground),
+                ("negative", parts.negative),
+            ]
+        });
         Ok((loss, parts))
-    })
+    };
+    stage.run(&network, &config.training, Value::Null, names, make, &loss)
 }
 
 /// Trains the segmentation network on label PNGs.
@@ -263,11 +265,9 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let augment =
         Recipe { scale: Scale::Factor { min, max }, ..hued(Recipe::segmentation(recipe.crop), recipe) };
     let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
-    stage.run(&network, recipe, json!([min, max]), names, make, &|forward: &mut Forward<'_>, batch| {
-        let image = stack(&batch.iter().map(|(image, _)| image).collect::<Vec<_>>())?;
-        let labels: Vec<u8> = batch.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
-        let images = forward.constant(&image, "the images")?;
-        let logits = network.forward(forward, &images)?;
-        Ok((softmax_cross_entropy(&mut forward.tape, &logits, &labels)?, vec![]))
-    })
+    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &[u8]| {
+        let logits = network.forward(forward, images)?;
+        Ok((softmax_cross_entropy(&mut forward.tape, &logits, labels)?, Later::now(vec![])))
+    };
+    stage.run(&network, recipe, json!([min, max]), names, make, &loss)
 }

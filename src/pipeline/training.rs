@@ -4,7 +4,11 @@
 //! a batch follow from (seed, epoch), each sample's augmentation from (seed, epoch, sample), each dropout
 //! mask from (seed, step). So a run that was broken off and goes on from its last checkpoint ends with
 //! the same bytes as one that was not.
+//!
+//! On a GPU nothing waits for the host: the next batch is copied while a step is computed ([`Feed`]), and a step's loss
+//! is read when the next step is queued. What is then found to be bad has changed nothing ([`Stop`]).
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,12 +18,14 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::events::{Event, Events};
+use super::memory::{Recompute, StepMemory};
 use crate::config::{OptimizerKind, TrainingConfig};
-use crate::device::cuda::Gpu;
+use crate::device::cuda::{Feed, Gpu, Later};
 use crate::formats::checkpoint::{self, Checkpoint};
 use crate::formats::{atomic, weights};
 use crate::nn::Network;
 use crate::nn::module::{Forward, Learned, Mode, Parameter, Parameters, Role};
+use crate::optim::cuda::Stop;
 use crate::optim::{NotFinite, Optimizer, Update, poly};
 use crate::progress::{Progress, check_interrupted};
 use crate::rng::{Purpose, Stream};
@@ -27,14 +33,39 @@ use crate::tape::Var;
 use crate::tensor::Tensor;
 use crate::{Error, ErrorKind, Result};
 
-/// Makes one augmented sample of index `i` from its own random stream.
-pub type MakeSample<S> = Arc<dyn Fn(usize, &mut Stream) -> Result<S> + Send + Sync>;
+/// Makes one augmented sample of index `i` from its own random stream: an image 1×H×W×3 (or several), and what is to be
+/// learned of it, as many values for each.
+pub type MakeSample<T> = Arc<dyn Fn(usize, &mut Stream) -> Result<(Tensor, Vec<T>)> + Send + Sync>;
 
-/// The scalar loss of a batch, and the parts of it that go to `events.jsonl`.
-pub type Loss<'a, S> = dyn Fn(&mut Forward<'_>, &[S]) -> Result<(Var, Vec<(&'static str, f64)>)> + Sync + 'a;
+/// What there is to tell of a loss beside its value.
+pub type Parts = Later<Vec<(&'static str, f64)>>;
+
+/// The scalar loss of a batch of images N×H×W×3 and the targets of all of them, and its parts.
+pub type Loss<'a, T> = dyn Fn(&mut Forward<'_>, &Var, &[T]) -> Result<(Var, Parts)> + Sync + 'a;
+
+/// The samples of one step.
+pub(super) struct Batch<T> {
+    /// N×H×W×3, in host memory.
+    pub images: Tensor,
+    /// As many for each image.
+    pub targets: Vec<T>,
+}
+
+impl<T> Batch<T> {
+    fn of(samples: Vec<(Tensor, Vec<T>)>) -> Result<Self> {
+        let (images, targets): (Vec<Tensor>, Vec<Vec<T>>) = samples.into_iter().unzip();
+        let images = join(&images)?;
+        Ok(Self { images, targets: targets.into_iter().flatten().collect() })
+    }
+
+    /// Its images.
+    pub fn len(&self) -> usize {
+        self.images.shape().first().copied().unwrap_or(0)
+    }
+}
 
 /// One training, from its samples to its checkpoint.
-pub struct Training<'a, S> {
+pub struct Training<'a, T> {
     /// What is trained.
     pub network: &'a dyn Network,
     /// How.
@@ -58,13 +89,17 @@ pub struct Training<'a, S> {
     /// Names of the samples, for the report of a loss that is not a number.
     pub name_of: &'a (dyn Fn(usize) -> String + Sync),
     /// Makes a sample.
-    pub make: MakeSample<S>,
+    pub make: MakeSample<T>,
     /// The loss.
-    pub loss: &'a Loss<'a, S>,
+    pub loss: &'a Loss<'a, T>,
     /// Optimiser steps between checkpoints; 0 means one an epoch.
     pub checkpoint_every: u64,
     /// The GPU to train on, `None` for the CPU. Checkpoints do not tell: a run may go on elsewhere.
     pub gpu: Option<Arc<Gpu>>,
+    /// Whether activations are kept for the way back or made anew. Either way the results are the same bytes.
+    pub recompute: Recompute,
+    /// End when [`TrainingSummary::memory`] is known, before the first step.
+    pub counts_only: bool,
 }
 
 /// What a training came to.
@@ -78,6 +113,8 @@ pub struct TrainingSummary {
     pub seconds: f64,
     /// Whether the checkpoint was there already and nothing was left to do.
     pub was_complete: bool,
+    /// What a step takes of the GPU's memory.
+    pub memory: Option<StepMemory>,
 }
 
 /// Trains until the last step, from the last checkpoint in the output folder if there is one.
@@ -87,8 +124,8 @@ pub struct TrainingSummary {
 /// ([`ErrorKind::NotFinite`]: the last checkpoint stays); another configuration than the checkpoint's;
 /// the folder held by another process; an interruption ([`ErrorKind::Interrupted`]: a checkpoint is
 /// written first).
-pub fn train<S: Send + Sync + 'static>(
-    job: &Training<'_, S>,
+pub fn train<T: Send + Sync + 'static>(
+    job: &Training<'_, T>,
     progress: &Progress,
 ) -> Result<TrainingSummary> {
     if job.samples == 0 {
@@ -114,63 +151,177 @@ pub fn train<S: Send + Sync + 'static>(
     if !job.learn_statistics {
         parameters.freeze_for_fine_tuning();
     }
-    parameters.move_to(job.gpu.as_ref())?;
     let mut events = Events::open(&job.output.join("events.jsonl"), step)?;
     let stage = progress.stage(&format!("train {}", job.network.kind()), total);
     stage.already(step);
+    let mut summary =
+        TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true, memory: None };
     if step >= total {
         stage.finish();
-        return Ok(TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true });
+        return Ok(summary);
     }
 
-    let first = step;
     let batches = prefetch(job, step, total, batch, steps_per_epoch);
+    let receive = || batches.recv().map_err(|_| Error::invalid("the loader ended early"))?;
+    let mut next = Some(receive());
+    if let (Some(gpu), Some(Ok(batch))) = (&job.gpu, &next) {
+        let memory = StepMemory::count(job, gpu, &parameters, batch)?;
+        log::info!("{memory}");
+        let unfit = memory.unfit();
+        summary.memory = Some(memory);
+        if job.counts_only {
+            return Ok(TrainingSummary { was_complete: false, ..summary });
+        }
+        unfit.map_or(Ok(()), Err)?;
+    }
+    let mut steps = Steps {
+        job,
+        recomputes: summary.memory.as_ref().map_or(job.recompute == Recompute::Always, |m| m.recomputes),
+        stop: job.gpu.as_ref().map(Stop::new).transpose()?,
+        parameters,
+        optimizer,
+        batch,
+        steps_per_epoch,
+        first: step,
+        total,
+    };
+    let out_of_memory = |e: Error| match &summary.memory {
+        Some(memory) => memory.explain(e),
+        None => e,
+    };
+    steps.parameters.move_to(job.gpu.as_ref()).map_err(out_of_memory)?;
+    let mut feed = Feed::new(job.gpu.as_ref())?;
+    // A step's results are asked for when the one behind it is queued.
+    let behind = usize::from(job.gpu.is_some());
+    let mut open: VecDeque<Queued<T>> = VecDeque::new();
     let mut saved = step;
+    let mut ready = bring(&mut feed, next.take());
     while step < total {
-        let samples = match batches.recv().map_err(|_| Error::invalid("the loader ended early"))? {
-            Ok(samples) => samples,
+        let broken_off = match ready.take() {
+            Some(Ok((batch, images))) => {
+                // On one of the pool's own threads: from any other, each of a step's hundreds of parallel loops
+                // would wake the pool and put the caller to sleep.
+                let queued = rayon::scope(|_| steps.queue(batch, images, step)).map_err(out_of_memory)?;
+                open.push_back(queued);
+                feed.used()?;
+                step += 1;
+                None
+            }
             // A photograph that cannot be read is no reason to lose the steps before it.
-            Err(error) => {
-                if step > saved {
-                    events.sync()?;
-                    save(job, &parameters, &optimizer, step, total, last_loss)?;
-                }
-                return Err(error);
-            }
+            Some(Err(error)) => Some(error),
+            None => Some(Error::invalid("the loader ended early")),
         };
-        let rate = learning_rate(job.recipe, step, total);
-        // On one of the pool's own threads: from any other, each of a step's hundreds of parallel loops would
-        // wake the pool and put the caller to sleep.
-        let (loss, parts) = rayon::scope(|_| {
-            let (loss, parts, learned) = forward_backward(job, &parameters, &samples, step)?;
-            let stopped = |place| not_finite(job, place, step, batch, steps_per_epoch, loss);
-            if !loss.is_finite() {
-                return Err(stopped(first_bad_layer(job, &parameters, &samples, step)));
-            }
-            if let Some(place) = update(job.recipe, &mut optimizer, &mut parameters, learned, rate)? {
-                return Err(stopped(place));
-            }
-            Ok((loss, parts))
-        })?;
-        step += 1;
-        last_loss = loss;
-        let epoch = (step - 1) / steps_per_epoch;
-        let images = (step - first) * batch as u64;
-        let images_per_second = images as f64 / started.elapsed().as_secs_f64();
-        events.write(&Event { step, epoch, loss, parts, rate, images_per_second })?;
-        stage.advance(1);
-        stage.note(&format!("epoch {} loss {loss:.4}", epoch + 1));
+        if step < total && broken_off.is_none() {
+            ready = bring(&mut feed, Some(receive()));
+        }
         let interrupted = check_interrupted();
-        if step.is_multiple_of(every) || step == total || interrupted.is_err() {
+        let due = broken_off.is_none() && (step.is_multiple_of(every) || step == total);
+        let saves = due || ((broken_off.is_some() || interrupted.is_err()) && step > saved);
+        while open.len() > if saves { 0 } else { behind } {
+            let Some(queued) = open.pop_front() else { break };
+            let event = steps.close(queued, started)?;
+            last_loss = event.loss;
+            events.write(&event)?;
+            stage.advance(1);
+            stage.note(&format!("epoch {} loss {last_loss:.4}", event.epoch + 1));
+        }
+        if saves {
             events.sync()?;
-            save(job, &parameters, &optimizer, step, total, last_loss)?;
+            save(job, &steps.parameters, &steps.optimizer, step, total, last_loss)?;
             saved = step;
         }
         interrupted?;
+        if let Some(error) = broken_off {
+            return Err(error);
+        }
     }
     stage.finish();
     let seconds = started.elapsed().as_secs_f64();
-    Ok(TrainingSummary { steps: step, last_loss, seconds, was_complete: false })
+    Ok(TrainingSummary { steps: step, last_loss, seconds, was_complete: false, ..summary })
+}
+
+/// A batch and its images where the network computes.
+type Ready<T> = Result<(Batch<T>, Tensor)>;
+
+/// Brings a batch's images to the GPU, if there is one.
+fn bring<T>(feed: &mut Feed, batch: Option<Result<Batch<T>>>) -> Option<Ready<T>> {
+    batch.map(|batch| {
+        let batch = batch?;
+        let images = feed.bring(&batch.images, "the images")?;
+        Ok((batch, images))
+    })
+}
+
+/// A training's steps: what they change, and what is the same for all.
+struct Steps<'a, T> {
+    job: &'a Training<'a, T>,
+    recomputes: bool,
+    stop: Option<Stop>,
+    parameters: Parameters,
+    optimizer: Optimizer,
+    batch: usize,
+    steps_per_epoch: u64,
+    /// The first step of this process.
+    first: u64,
+    total: u64,
+}
+
+/// A step that is queued.
+struct Queued<T> {
+    step: u64,
+    rate: f32,
+    batch: Batch<T>,
+    loss: Later<f32>,
+    parts: Parts,
+    found: Found,
+}
+
+/// Where a step met or made what is no number: in the optimiser's update, then in the running statistics.
+pub(super) struct Found(Later<Option<NotFinite>>, Later<Option<usize>>);
+
+impl<T> Steps<'_, T> {
+    /// Queues a step; on the CPU it is done then.
+    fn queue(&mut self, batch: Batch<T>, images: Tensor, step: u64) -> Result<Queued<T>> {
+        let job = self.job;
+        let rate = learning_rate(job.recipe, step, self.total);
+        let pass = forward_backward(job, &self.parameters, images, &batch.targets, step, self.recomputes)?;
+        let Pass { loss, parts, learned } = pass;
+        if let Some(stop) = &self.stop {
+            stop.look_at(&loss)?;
+        }
+        let value = loss.item_later()?;
+        let found = if job.gpu.is_none() && !loss.item()?.is_finite() {
+            // Nothing is learned from it.
+            Found(Later::now(None), Later::now(None))
+        } else {
+            update(job.recipe, &mut self.optimizer, &mut self.parameters, learned, rate, self.stop.as_ref())?
+        };
+        Ok(Queued { step, rate, batch, loss: value, parts, found })
+    }
+
+    /// Waits for a step; what it came to.
+    fn close(&self, queued: Queued<T>, started: Instant) -> Result<Event> {
+        let Queued { step, rate, batch, loss, parts, found: Found(updated, blended) } = queued;
+        let loss = f64::from(loss.wait()?);
+        let stopped = |place| not_finite(self.job, place, step, self.batch, self.steps_per_epoch, loss);
+        if !loss.is_finite() {
+            return Err(stopped(first_bad_layer(self.job, &self.parameters, &batch, step)));
+        }
+        let name = |i| self.parameters.iter().nth(i).map(|p: &Parameter| p.name.clone()).unwrap_or_default();
+        let after = match updated.wait()? {
+            Some(NotFinite::Gradient(i)) => {
+                return Err(stopped(format!("the gradient of `{}`", name(i))));
+            }
+            Some(NotFinite::Parameter(i)) => Some(i),
+            None => None,
+        };
+        if let Some(i) = after.into_iter().chain(blended.wait()?).min() {
+            return Err(stopped(format!("`{}`, after the step", name(i))));
+        }
+        let (parts, images) = (parts.wait()?, (step + 1 - self.first) * self.batch as u64);
+        let images_per_second = images as f64 / started.elapsed().as_secs_f64();
+        Ok(Event { step: step + 1, epoch: step / self.steps_per_epoch, loss, parts, rate, images_per_second })
+    }
 }
 
 /// The order of samples in an epoch: a shuffle named by (seed, epoch).
@@ -189,13 +340,13 @@ fn batch_of(seed: u64, step: u64, batch: usize, steps_per_epoch: u64, samples: u
 
 /// Decodes and augments in the background, at most two batches ahead. The thread ends when the
 /// receiver goes.
-fn prefetch<S: Send + 'static>(
-    job: &Training<'_, S>,
+fn prefetch<T: Send + 'static>(
+    job: &Training<'_, T>,
     first: u64,
     total: u64,
     batch: usize,
     steps_per_epoch: u64,
-) -> Receiver<Result<Vec<S>>> {
+) -> Receiver<Result<Batch<T>>> {
     let (sender, receiver) = sync_channel(2);
     let (make, seed, samples) = (job.make.clone(), job.seed, job.samples);
     std::thread::spawn(move || {
@@ -207,7 +358,8 @@ fn prefetch<S: Send + 'static>(
                     let mut stream = Stream::new(seed, Purpose::Augmentation, epoch as u32, i as u64);
                     make(i, &mut stream)
                 })
-                .collect::<Result<Vec<S>>>();
+                .collect::<Result<Vec<_>>>()
+                .and_then(Batch::of);
             let failed = made.is_err();
             if sender.send(made).is_err() || failed {
                 return;
@@ -217,21 +369,30 @@ fn prefetch<S: Send + 'static>(
     receiver
 }
 
-type Pass = (f64, Vec<(&'static str, f64)>, Learned);
+/// What forward and backward of a batch come to.
+pub(super) struct Pass {
+    pub loss: Tensor,
+    pub parts: Parts,
+    pub learned: Learned,
+}
 
-fn forward_backward<S>(
-    job: &Training<'_, S>,
+pub(super) fn forward_backward<T>(
+    job: &Training<'_, T>,
     parameters: &Parameters,
-    batch: &[S],
+    images: Tensor,
+    targets: &[T],
     step: u64,
+    recomputes: bool,
 ) -> Result<Pass> {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
-    let (loss, parts) = (job.loss)(&mut forward, batch)?;
-    let value = f64::from(loss.value().item()?);
+    if recomputes {
+        forward.recompute();
+    }
+    let (loss, parts) = (job.loss)(&mut forward, &Var::constant(images), targets)?;
     // A loss that nothing depends on (no labelled pixel in the batch) has no gradient: the step is empty.
     let learned = if loss.needs_gradient() { forward.backward(&loss)? } else { Learned::default() };
-    Ok((value, parts, learned))
+    Ok(Pass { loss: loss.into_value(), parts, learned })
 }
 
 /// Base rate of a step: linear warm-up, then (1 − step/total)^power.
@@ -241,7 +402,7 @@ fn learning_rate(recipe: &TrainingConfig, step: u64, total: u64) -> f32 {
     ramp * poly(recipe.learning_rate, step, total, recipe.poly_power)
 }
 
-fn new_optimizer(recipe: &TrainingConfig) -> Optimizer {
+pub(super) fn new_optimizer(recipe: &TrainingConfig) -> Optimizer {
     match recipe.optimizer {
         OptimizerKind::Sgd => Optimizer::sgd(recipe.momentum),
         OptimizerKind::Adam => Optimizer::adam(),
@@ -252,13 +413,14 @@ fn new_optimizer(recipe: &TrainingConfig) -> Optimizer {
 /// One optimiser step over all learned parameters, with the field's groups (spec §10): weight ×1, bias
 /// ×2 without decay, a new head's weights and biases at a multiple of that. Says where a gradient or what
 /// was made of it is not a number.
-fn update(
+pub(super) fn update(
     recipe: &TrainingConfig,
     optimizer: &mut Optimizer,
     parameters: &mut Parameters,
     learned: Learned,
     rate: f32,
-) -> Result<Option<String>> {
+    stop: Option<&Stop>,
+) -> Result<Found> {
     let mut gradients = learned.gradients.iter().peekable();
     let mut updates = Vec::with_capacity(learned.gradients.len());
     for (i, parameter) in parameters.iter_mut().enumerate() {
@@ -272,25 +434,12 @@ fn update(
         let rate = rate * factor * head;
         updates.push(Update { index: i, parameter: &mut parameter.value, gradient, rate, decay });
     }
-    let found = optimizer.update(&mut updates)?;
-    drop(updates);
-    let name = |parameters: &Parameters, i| {
-        parameters.iter().nth(i).map(|p: &Parameter| p.name.clone()).unwrap_or_default()
-    };
-    let first = match found {
-        Some(NotFinite::Gradient(i)) => {
-            return Ok(Some(format!("the gradient of `{}`", name(parameters, i))));
-        }
-        Some(NotFinite::Parameter(i)) => Some(i),
-        None => None,
-    };
-    let running = parameters.update_running_statistics(learned.statistics)?;
-    let first = first.into_iter().chain(running).min();
-    Ok(first.map(|i| format!("`{}`, after the step", name(parameters, i))))
+    let updated = optimizer.update_unless(stop, &mut updates)?;
+    Ok(Found(updated, parameters.update_running_statistics(learned.statistics, stop)?))
 }
 
 /// Loads initial weights, if any, into fresh parameters.
-fn start<S>(job: &Training<'_, S>, parameters: &mut Parameters) -> Result<()> {
+fn start<T>(job: &Training<'_, T>, parameters: &mut Parameters) -> Result<()> {
     if let Some(path) = job.init {
         let tensors = weights::read_weights(path)?;
         parameters.load(&tensors, true).map_err(|e| e.in_file(path))?;
@@ -299,8 +448,8 @@ fn start<S>(job: &Training<'_, S>, parameters: &mut Parameters) -> Result<()> {
 }
 
 /// Takes up the last checkpoint of the output folder: its step and last loss.
-fn resume<S>(
-    job: &Training<'_, S>,
+fn resume<T>(
+    job: &Training<'_, T>,
     parameters: &mut Parameters,
     optimizer: &mut Optimizer,
 ) -> Result<Option<(u64, f64)>> {
@@ -335,8 +484,8 @@ pub fn class_mismatch(stored: &[String], asked: &[String]) -> Error {
     .remedy("pass the class file that the folder was made with (--classes), or make it anew")
 }
 
-fn save<S>(
-    job: &Training<'_, S>,
+fn save<T>(
+    job: &Training<'_, T>,
     parameters: &Parameters,
     optimizer: &Optimizer,
     step: u64,
@@ -372,18 +521,20 @@ fn check_space(output: &Path, parameters: &Parameters, optimizer: &Optimizer, to
 }
 
 /// The layer whose output is the first that is not a number.
-fn first_bad_layer<S>(job: &Training<'_, S>, parameters: &Parameters, samples: &[S], step: u64) -> String {
+fn first_bad_layer<T>(job: &Training<'_, T>, parameters: &Parameters, batch: &Batch<T>, step: u64) -> String {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
     forward.watch();
     // The pass is repeated for its trace alone; what it returns is known to be bad.
-    let _ = (job.loss)(&mut forward, samples);
+    if let Ok(images) = forward.constant(&batch.images, "the images") {
+        let _ = (job.loss)(&mut forward, &images, &batch.targets);
+    }
     forward.first_not_finite().unwrap_or_else(|| "the loss".to_string())
 }
 
 /// Explains why training stops: the batch, and the first place that is not a number. Nothing is saved.
-fn not_finite<S>(
-    job: &Training<'_, S>,
+fn not_finite<T>(
+    job: &Training<'_, T>,
     place: String,
     step: u64,
     batch: usize,
@@ -413,14 +564,14 @@ fn not_finite<S>(
     })
 }
 
-/// Stacks N tensors of one shape 1×H×W×C (or any with a leading 1) along the first dimension.
-pub fn stack(tensors: &[&Tensor]) -> Result<Tensor> {
-    let Some(first) = tensors.first() else { return Err(Error::shape("stack", "no tensors")) };
+/// Joins tensors of one shape along their first dimension.
+fn join(tensors: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = tensors.first() else { return Err(Error::shape("join", "no tensors")) };
     let mut shape = first.shape().to_vec();
-    if shape.first() != Some(&1) || tensors.iter().any(|t| t.shape() != first.shape()) {
-        return Err(Error::shape("stack", format!("tensors are not all {shape:?} with a leading 1")));
+    if shape.is_empty() || tensors.iter().any(|t| t.shape() != shape) {
+        return Err(Error::shape("join", format!("tensors are not all {shape:?}")));
     }
-    shape[0] = tensors.len();
+    shape[0] *= tensors.len();
     let mut data = Vec::with_capacity(first.len() * tensors.len());
     for tensor in tensors {
         data.extend_from_slice(tensor.data());

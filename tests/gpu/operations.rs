@@ -7,7 +7,9 @@ use seedwalk::ops::activation::{elu, relu};
 use seedwalk::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinity_loss};
 use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
 use seedwalk::ops::concat::concat;
-use seedwalk::ops::conv2d::{Conv2dOptions, conv2d, conv2d_add, input_gradient, weight_gradient};
+use seedwalk::ops::conv2d::{
+    Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu, input_gradient, weight_gradient,
+};
 use seedwalk::ops::crf::{BilateralKernel, CrfOptions, DenseCrf, GaussianKernel};
 use seedwalk::ops::dropout::channel_dropout;
 use seedwalk::ops::linear::linear;
@@ -108,6 +110,20 @@ fn convolutions_and_linear_layers() {
         let inputs = [random(&x, 1), random(&w, 2), random(&shortcut, 3)];
         follows(&alone, &format!("conv2d_add {x:?} {w:?} {o:?}"), &inputs, |tape, v| {
             conv2d_add(tape, &v[0], &v[1], None, &v[2], options(o))
+        });
+    }
+    for (x, w, o) in CONVOLUTIONS {
+        let norm = [3, 4, 5, 6].map(|seed| {
+            let mut values = random(&w[..1], seed);
+            // The last is a variance.
+            values.data_mut().iter_mut().filter(|_| seed == 6).for_each(|v| *v = v.abs());
+            values
+        });
+        let inputs = [random(x, 1), random(w, 2)];
+        follows_within(&alone, 3e-5, &format!("conv2d_norm_relu {x:?} {w:?} {o:?}"), &inputs, |tape, v| {
+            let gpu = v[0].value().gpu();
+            let norm = norm.each_ref().map(|t| t.to_place(gpu, "a coefficient").unwrap());
+            conv2d_norm_relu(tape, &v[0], &v[1], &FrozenNorm(norm.each_ref()), options(*o))
         });
     }
     for (n, i, o) in [(1, 1, 1), (3, 7, 5), (2, 65, 17)] {
@@ -324,7 +340,11 @@ fn the_affinity_loss() {
             });
             let parts = |features: Tensor| {
                 let features = Var::constant(features);
-                affinity_loss(&mut Tape::inference(), &features, &labels, &pairs, form).unwrap().1
+                affinity_loss(&mut Tape::inference(), &features, &labels, &pairs, form)
+                    .unwrap()
+                    .1
+                    .wait()
+                    .unwrap()
             };
             let (cpu, gpu) = (parts(features.clone()), parts(features.to_device(&alone.gpu, "f").unwrap()));
             assert_eq!(cpu.counts, gpu.counts, "{what}");

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use seedwalk::config::{Config, Preset, TrainingConfig};
 use seedwalk::data::augment::normalize;
+use seedwalk::device::cuda::Later;
 use seedwalk::formats::checkpoint;
 use seedwalk::ops::losses::multi_label_soft_margin;
+use seedwalk::pipeline::memory::Recompute;
 use seedwalk::pipeline::training::{Training, train};
 use seedwalk::progress::Progress;
-use seedwalk::tape::Var;
 use seedwalk::tensor::Tensor;
 
 use super::common::Place;
@@ -45,7 +46,7 @@ fn ten_steps() {
             .flat_map(|i| normalize(&image(&format!("training.{i}"), 40, 48)).data().to_vec())
             .collect();
         let batch = Tensor::new(&[2, 40, 48, 3], pictures).unwrap();
-        let targets = Tensor::new(&[2, 3], vec![1.0, 0.0, 1.0, 0.0, 1.0, 0.0]).unwrap();
+        let tags = vec![1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
         let (output, init) = (place.at("run"), place.at("init"));
         let summary = train(
             &Training {
@@ -60,14 +61,17 @@ fn ten_steps() {
                 configuration: serde_json::Value::Null,
                 samples: 1,
                 name_of: &|_| "both".to_string(),
-                make: Arc::new(move |_, _| Ok(batch.clone())),
-                loss: &|forward, batch: &[Tensor]| {
-                    let logits =
-                        seedwalk::nn::Network::forward(&network, forward, &Var::constant(batch[0].clone()))?;
-                    Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, vec![]))
+                make: Arc::new(move |_, _| Ok((batch.clone(), tags.clone()))),
+                loss: &|forward, images, tags: &[f32]| {
+                    let logits = seedwalk::nn::Network::forward(&network, forward, images)?;
+                    let targets = Tensor::new(&[2, 3], tags.to_vec())?;
+                    let loss = multi_label_soft_margin(&mut forward.tape, &logits, &targets)?;
+                    Ok((loss, Later::now(vec![])))
                 },
                 checkpoint_every: 0,
                 gpu: None,
+                recompute: Recompute::Auto,
+                counts_only: false,
             },
             &Progress::new(true),
         )

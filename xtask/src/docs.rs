@@ -177,25 +177,48 @@ fn said(names: &[String], known: &Known) -> Result<String> {
         };
         let instructions = fewer(&|c| c.warp_instructions);
         let sectors = fewer(&|c| c.global_load_sectors + c.global_store_sectors);
-        let ideal = counts.ideal_wavefronts;
-        let conflicts = counts.shared_wavefronts.saturating_sub(ideal);
-        let wavefronts = match ideal {
-            0 => "–".to_owned(),
-            _ => format!("{} + {}", thousands(ideal), thousands(conflicts)),
-        };
-        let tensor = match counts.tensor_flops {
-            0 => "–".to_owned(),
-            flops => format!("{:.1}", flops as f64 * 1e-6),
-        };
+        let (passes, products) = (wavefronts(counts), tensor(counts));
         let bound = if line.bound.is_empty() { "–" } else { &line.bound };
         writeln!(
             out,
-            "| {} | `{name}` | {} | {bound} | {instructions} | {sectors} | {wavefronts} | {tensor} |",
+            "| {} | `{name}` | {} | {bound} | {instructions} | {sectors} | {passes} | {products} |",
             line.rung, line.idea
         )
         .expect("a String takes all");
+        let variants = known
+            .counts
+            .iter()
+            .filter_map(|(key, counts)| Some((key.strip_prefix(name.as_str())?.strip_prefix(", ")?, counts)));
+        for (variant, counts) in variants {
+            let sectors = thousands(counts.global_load_sectors + counts.global_store_sectors);
+            let instructions = thousands(counts.warp_instructions);
+            writeln!(
+                out,
+                "|  | `{name}` | {variant} | | {instructions} | {sectors} | {} | {} |",
+                wavefronts(counts),
+                tensor(counts)
+            )
+            .expect("a String takes all");
+        }
     }
     Ok(out)
+}
+
+/// Passes through shared memory.
+fn wavefronts(counts: &Counts) -> String {
+    let ideal = counts.ideal_wavefronts;
+    match ideal {
+        0 => "–".to_owned(),
+        _ => format!("{} + {}", thousands(ideal), thousands(counts.shared_wavefronts.saturating_sub(ideal))),
+    }
+}
+
+/// The tensor cores' operations in millions.
+fn tensor(counts: &Counts) -> String {
+    match counts.tensor_flops {
+        0 => "–".to_owned(),
+        flops => format!("{:.1}", flops as f64 * 1e-6),
+    }
 }
 
 /// Bounds at the counted shape, and what the assembler made of each kernel.
@@ -312,6 +335,7 @@ mod tests {
             let kernel = Kernel { file: "f".into(), threads: 256, dynamic_shared: 2048, gpus };
             known.baseline.kernels.insert(name.into(), kernel);
             known.lines.insert(name.into(), line);
+            known.counts.insert(format!("{name}, twice"), counts("8×8", 7000));
             known.counts.insert(name.into(), counts("8×8", if name == "z_slow_f32" { 3000 } else { 1500 }));
         }
         known
@@ -330,6 +354,7 @@ mod tests {
         assert!(filled.contains("<!-- a comment -->\n<!-- kernels: f -->\n| rung |"), "{filled}");
         let at = |words: &str| filled.find(words).unwrap_or_else(|| panic!("no {words} in {filled}"));
         let slow = at("| 0 | `z_slow_f32` | idea 0 | – | 3,000 | 40 | 10 + 2 | – |");
+        assert!(slow < at("|  | `z_slow_f32` | twice | | 7,000 | 40 | 10 + 2 | – |"));
         let fast = at("| 3 | `a_fast_f32` | idea 3 | – | 1,500 (÷2.0) | 40 (÷1.0) | 10 + 2 | – |");
         assert!(slow < fast && fast < at("|  | `b_helper_f32`"));
         // 2 MB at 2.0, 3.35, 4.3 and 1.0 TB/s.

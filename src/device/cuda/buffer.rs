@@ -23,42 +23,74 @@ macro_rules! elements {
 }
 elements!(f32, u8, u16, i32, u32);
 
+/// The buffers of one size in bytes.
+#[derive(Default)]
+struct Shelf {
+    free: Vec<CudaSlice<u8>>,
+    lent: usize,
+    /// The most that were ever lent at a time: as many as the driver is asked for.
+    most: usize,
+}
+
 /// Buffers that were given back, by their bytes. Sizes repeat from step to step, so the exact size is looked for: nothing
 /// is rounded, and after the first step nothing is allocated.
 ///
 /// Sharing is safe without waiting: all work is in one stream, so a new owner's work comes after the old one's.
 #[derive(Clone)]
 pub(super) struct Pool {
-    free: Arc<Mutex<HashMap<usize, Vec<CudaSlice<u8>>>>>,
+    shelves: Arc<Mutex<HashMap<usize, Shelf>>>,
     recycles: bool,
 }
 
 impl Pool {
     pub fn new(recycles: bool) -> Self {
-        Self { free: Arc::default(), recycles }
+        Self { shelves: Arc::default(), recycles }
+    }
+
+    fn with_shelf<T>(&self, bytes: usize, work: impl FnOnce(&mut Shelf) -> T) -> T {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        work(shelves.entry(bytes).or_default())
     }
 
     fn take(&self, bytes: usize) -> Option<CudaSlice<u8>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes)?.pop()
+        self.with_shelf(bytes, |shelf| shelf.free.pop())
     }
 
-    fn give_back(&self, memory: CudaSlice<u8>) {
-        if self.recycles {
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.entry(memory.len()).or_default().push(memory);
-        }
+    fn lend(&self, bytes: usize) {
+        self.with_shelf(bytes, |shelf| {
+            shelf.lent += 1;
+            shelf.most = shelf.most.max(shelf.lent);
+        });
+    }
+
+    fn give_back(&self, bytes: usize, memory: Option<CudaSlice<u8>>) {
+        let mut too_much = memory;
+        self.with_shelf(bytes, |shelf| {
+            shelf.lent -= 1;
+            if self.recycles {
+                shelf.free.extend(too_much.take());
+            }
+        });
     }
 
     /// Gives everything that is not in use back to the driver; whether there was anything.
     fn clear(&self) -> bool {
-        let held = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
-        held.values().any(|of_size| !of_size.is_empty())
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: Vec<_> = shelves.values_mut().flat_map(|shelf| shelf.free.drain(..)).collect();
+        !held.is_empty()
+    }
+
+    /// The bytes that all sizes together came to, each at its own busiest time.
+    fn footprint(&self) -> usize {
+        let shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        shelves.iter().map(|(bytes, shelf)| bytes * shelf.most).sum()
     }
 }
 
 /// `len` elements in a GPU's memory. Dropping it gives the memory back to the pool.
 pub struct DeviceBuffer<T> {
-    /// Taken only when dropped. `None` also stands for a buffer of no elements, which needs no memory.
+    /// Taken only when dropped. `None` also stands for a buffer of no elements, which needs no memory, and for one that is
+    /// only counted.
     memory: Option<CudaSlice<u8>>,
     address: u64,
     len: usize,
@@ -84,6 +116,11 @@ impl<T> DeviceBuffer<T> {
         &self.gpu
     }
 
+    /// Its memory; none where it is empty or only counted.
+    pub(super) fn memory(&self) -> Option<&CudaSlice<u8>> {
+        self.memory.as_ref()
+    }
+
     /// Its first byte's address on the device; 0 where it is empty.
     pub(crate) fn address(&self) -> u64 {
         self.address
@@ -92,8 +129,8 @@ impl<T> DeviceBuffer<T> {
 
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.pool.give_back(memory);
+        if self.len > 0 {
+            self.pool.give_back(self.len * size_of::<T>(), self.memory.take());
         }
     }
 }
@@ -117,6 +154,12 @@ pub(crate) fn reuse(tensor: Tensor, what: &str) -> Result<[Arc<DeviceBuffer<f32>
 }
 
 impl Gpu {
+    /// The bytes that buffers took so far, each size at its own busiest time: what the pool has of the driver, unless memory
+    /// ran out and it gave some back.
+    pub fn footprint(&self) -> usize {
+        self.pool.footprint()
+    }
+
     /// A buffer of `len` elements whose values are not defined. `what` names it in errors.
     ///
     /// # Errors
@@ -125,9 +168,12 @@ impl Gpu {
         let bytes = len
             .checked_mul(size_of::<T>())
             .ok_or_else(|| Error::shape(what, format!("{len} elements are more than can be addressed")))?;
-        let memory = if bytes == 0 { None } else { Some(self.take_memory(what, bytes)?) };
+        let memory = if bytes == 0 || self.counts { None } else { Some(self.take_memory(what, bytes)?) };
         let address = memory.as_ref().map_or(0, |m| m.device_ptr(&self.stream).0);
         let pool = self.pool.clone();
+        if bytes > 0 {
+            pool.lend(bytes);
+        }
         Ok(DeviceBuffer { memory, address, len, pool, gpu: Arc::clone(self), element: PhantomData })
     }
 

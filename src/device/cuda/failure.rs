@@ -59,5 +59,9 @@ pub(super) fn of_work(device: Device, doing: &str, error: DriverError) -> Error 
         }
         _ => "check `nvidia-smi` for the GPU's state and start again; finished work is kept",
     };
-    Error::new(ErrorKind::Device, format!("device `{device}`: {doing}: {}", words(error))).remedy(remedy)
+    let kind = match error.0 {
+        Code::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        _ => ErrorKind::Device,
+    };
+    Error::new(kind, format!("device `{device}`: {doing}: {}", words(error))).remedy(remedy)
 }

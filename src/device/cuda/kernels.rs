@@ -240,6 +240,9 @@ impl Gpu {
         geometry: Geometry,
         arguments: &[Argument<'_>],
     ) -> Result<()> {
+        if self.counts {
+            return Ok(());
+        }
         let kernel = self.kernel(name)?;
         let given: Vec<usize> = arguments.iter().map(|a| a.bytes()).collect();
         if *given != *kernel.parameters {

@@ -7,7 +7,9 @@
 mod buffer;
 mod emulator;
 mod failure;
+mod feed;
 mod kernels;
+mod later;
 mod library;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,8 +23,10 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) use buffer::reuse;
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
+pub(crate) use feed::Feed;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
 pub use kernels::{KernelResources, kernel_names};
+pub use later::Later;
 pub use library::emulated_driver;
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
@@ -53,6 +57,10 @@ pub struct Gpu {
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
+    /// Page-locked memory of the host that results are copied to.
+    landings: later::Landings,
+    /// Whether buffers are only counted, and nothing is computed.
+    counts: bool,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -114,8 +122,27 @@ impl Gpu {
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
+            landings: later::Landings::default(),
+            counts: false,
             stream,
             context,
+        })
+    }
+
+    /// This GPU as a counting frame: operations run as ever, but take no memory, queue nothing and read zeros, so that
+    /// [`Gpu::footprint`] tells what they would take.
+    pub(crate) fn counting(&self) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device,
+            name: self.name.clone(),
+            precision: Mutex::new(self.precision()),
+            kernels: kernels::Registry::new(),
+            pool: buffer::Pool::new(true),
+            landings: later::Landings::default(),
+            counts: true,
+            stream: Arc::clone(&self.stream),
+            context: Arc::clone(&self.context),
+            ..*self
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{AffinityLossParts, LossForm, Pairs, Stencil};
-use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Rung, blocks, sizes};
+use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Later, Rung, blocks, sizes};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -135,15 +135,15 @@ fn compare(rung: &Rung, what: What, features: &Tensor, pairs: &Pairs) -> Result<
 /// Pairs of a block.
 const PAIRS: usize = 256;
 
-/// What [`affinity_loss`](super::affinity_loss) does for features on a GPU, whose grid and labels have been checked. The
-/// parts are read back here, for whoever watches the training.
+/// What [`affinity_loss`](super::affinity_loss) does for features on a GPU, whose grid and labels have been checked and have
+/// a labelled pair.
 pub(super) fn loss(
     tape: &mut Tape,
     features: &Var,
     labels: &[u8],
     pairs: &Pairs,
     form: LossForm,
-) -> Result<(Var, AffinityLossParts)> {
+) -> Result<(Var, Later<AffinityLossParts>)> {
     let [n, h, w, k] = features.value().nhwc("affinity_loss")?;
     let planes = pairs.stencil.len();
     let values = n * planes * h * w;
@@ -180,15 +180,13 @@ pub(super) fn loss(
     arguments.extend([Argument::size(values.div_ceil(PAIRS))?, form]);
     // SAFETY: three sums a block, three counts, one loss, six parts.
     unsafe { gpu.launch("affinity_parts_f32", one(256), &arguments)? };
-    let parts = gpu.download(&parts)?;
-    let counts = [3, 4, 5].map(|at: usize| u64::from(parts[at].to_bits()));
-    let [background, foreground, negative] = [0, 1, 2].map(|at: usize| f64::from(parts[at]));
-    let parts = AffinityLossParts { background, foreground, negative, counts };
+    let parts = gpu.download_later(&parts)?.map(|parts| {
+        let counts = [3, 4, 5].map(|at: usize| u64::from(parts[at].to_bits()));
+        let [background, foreground, negative] = [0, 1, 2].map(|at: usize| f64::from(parts[at]));
+        AffinityLossParts { background, foreground, negative, counts }
+    });
 
     let loss = Tensor::from_buffer(&[], total)?;
-    if counts == [0; 3] {
-        return Ok((Var::constant(loss), parts));
-    }
     let kept = features.value().clone();
     let rung = choose(BACKWARD_LADDER, &pairs.stencil)?;
     let loss = tape.record("affinity_loss", loss, &[features], move |g| {

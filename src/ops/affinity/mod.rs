@@ -18,6 +18,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::device::cuda::Later;
 use crate::formats::image::IGNORE;
 use crate::math;
 use crate::tape::{Tape, Var};
@@ -259,7 +260,20 @@ fn kind(a: u8, b: u8) -> Option<usize> {
     }
 }
 
-/// The loss of features N×h×w×K under labels N·h·w (255 neutral), a scalar, and its parts.
+/// Whether any pair of a batch of h×w grids is labelled at both ends.
+fn any_labelled_pair(labels: &[u8], h: usize, w: usize, pairs: &Pairs) -> bool {
+    labels.chunks_exact((h * w).max(1)).any(|labels| {
+        pairs.stencil.offsets.iter().any(|&(dy, dx)| {
+            let (mut ys, xs) = pairs.stencil.sources((dy, dx), h, w, pairs.border);
+            ys.any(|y| {
+                let mut row = xs.clone().map(|x| (y * w + x, (y + dy) * w + x.wrapping_add_signed(dx)));
+                row.any(|(i, j)| kind(labels[i], labels[j]).is_some())
+            })
+        })
+    })
+}
+
+/// The loss of features N×h×w×K under labels N·h·w (255 neutral), a scalar, and its parts, which are known later on a GPU.
 ///
 /// # Errors
 /// A number of labels other than N·h·w; a grid without any pair under the border rule `psa`.
@@ -269,7 +283,7 @@ pub fn affinity_loss(
     labels: &[u8],
     pairs: &Pairs,
     form: LossForm,
-) -> Result<(Var, AffinityLossParts)> {
+) -> Result<(Var, Later<AffinityLossParts>)> {
     let [n, h, w, k] = features.value().nhwc("affinity_loss")?;
     if labels.len() != n * h * w {
         let message = format!("{} labels for features {:?}", labels.len(), features.shape());
@@ -277,6 +291,10 @@ pub fn affinity_loss(
     }
     pairs.check(h, w)?;
     if features.value().gpu().is_some() {
+        if !any_labelled_pair(labels, h, w, pairs) {
+            let zero = Tensor::scalar(0.0).to_place(features.value().gpu(), "the loss")?;
+            return Ok((Var::constant(zero), Later::now(AffinityLossParts::default())));
+        }
         return cuda::loss(tape, features, labels, pairs, form);
     }
     let factor = pairs.factor(k);
@@ -348,7 +366,7 @@ pub fn affinity_loss(
         weights[kind] * factor * of_distance
     };
     if totals.iter().all(|(_, count)| *count == 0) {
-        return Ok((Var::constant(Tensor::scalar(0.0)), parts));
+        return Ok((Var::constant(Tensor::scalar(0.0)), Later::now(parts)));
     }
     let (kept, labels, pairs) = (features.value().clone(), labels.to_vec(), pairs.clone());
     let loss = tape.record("affinity_loss", Tensor::scalar(loss as f32), &[features], move |g| {
@@ -392,5 +410,5 @@ pub fn affinity_loss(
         });
         Ok(vec![Some(Tensor::new(kept.shape(), dx)?)])
     });
-    Ok((loss, parts))
+    Ok((loss, Later::now(parts)))
 }

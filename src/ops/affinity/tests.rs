@@ -141,7 +141,7 @@ fn nearly_equal_features_keep_their_digits() {
     let (loss, parts) =
         affinity_loss(&mut tape, &f, &[0, 1], &pairs(Reduction::Sum, BorderRule::Full), LossForm::Paper)
             .unwrap();
-    assert_eq!(parts.counts, [0, 0, 1]);
+    assert_eq!(parts.wait().unwrap().counts, [0, 0, 1]);
     approx::assert_relative_eq!(loss.value().item().unwrap(), 2.0 * 9.21039, max_relative = 1e-5);
 }
 
@@ -165,7 +165,7 @@ fn nothing_labelled_is_zero_and_a_small_grid_an_error_under_psa() {
         affinity_loss(tape, &f, &[IGNORE; 36], &pairs(Reduction::Mean, rule), LossForm::Psa)
     };
     let (loss, parts) = run(&mut tape, BorderRule::Full).unwrap();
-    assert_eq!((loss.value().item().unwrap(), parts.counts), (0.0, [0; 3]));
+    assert_eq!((loss.value().item().unwrap(), parts.wait().unwrap().counts), (0.0, [0; 3]));
     let error = run(&mut tape, BorderRule::Psa).unwrap_err();
     assert!(error.to_string().contains("no pairs"), "{error}");
     assert!(

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Activation, BatchStatistics, Statistics};
-use crate::Result;
 use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, blocks, reuse, sizes};
 use crate::ops::elementwise::cuda::PER_BLOCK;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// Pixels of a range, as in the kernels.
 const RANGE: usize = 512;
@@ -15,11 +15,11 @@ const RANGE: usize = 512;
 type Buffer = Arc<DeviceBuffer<f32>>;
 
 /// What a normalisation is made of, C values each: y = a·x + b, x̂ = (x − mean)·inverse.
-struct Coefficients {
+pub(in crate::ops) struct Coefficients {
     mean: Buffer,
     inverse: Buffer,
-    a: Buffer,
-    b: Buffer,
+    pub a: Buffer,
+    pub b: Buffer,
 }
 
 /// What [`batch_norm`](super::batch_norm) does for tensors on a GPU, whose shapes it has checked.
@@ -35,7 +35,7 @@ pub(super) fn on_tape(
     let (source, c) = (x.value().buffer()?, scale.value().len());
     let (coefficients, seen) = match statistics {
         Statistics::Frozen { mean, variance } => {
-            (frozen(gpu, scale.value(), shift.value(), mean, variance)?, None)
+            (frozen(gpu, [scale.value(), shift.value(), mean, variance])?, None)
         }
         Statistics::Learning => {
             let (coefficients, seen) = learned(gpu, source, scale.value(), shift.value())?;
@@ -62,12 +62,10 @@ pub(super) fn on_tape(
     Ok((record, seen))
 }
 
-fn frozen(
+/// The coefficients by scale, shift and given statistics, all of one length.
+pub(in crate::ops) fn frozen(
     gpu: &Arc<Gpu>,
-    scale: &Tensor,
-    shift: &Tensor,
-    mean: &Tensor,
-    variance: &Tensor,
+    [scale, shift, mean, variance]: [&Tensor; 4],
 ) -> Result<Coefficients> {
     let c = scale.len();
     let [inverse, a, b] = channel_buffers(gpu, c)?;
@@ -111,6 +109,12 @@ fn learned(
         variance: Tensor::from_buffer(&[c], unbiased)?,
     };
     Ok((Coefficients { mean, inverse, a, b }, seen))
+}
+
+/// The gradient of x from that of y = max(0, a·x + b) with frozen coefficients.
+pub(in crate::ops) fn through_frozen(gradient: Tensor, of: &Coefficients, y: &Tensor) -> Result<Tensor> {
+    let mut all = backward(gradient, of, None, Some(y), false, [true, false, false])?;
+    all.swap_remove(0).ok_or_else(|| Error::shape("batch_norm", "the input's gradient is missing"))
 }
 
 /// Gradients of x, scale and shift, as far as they are needed.

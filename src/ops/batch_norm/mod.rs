@@ -8,7 +8,7 @@
 //!
 //! Sums over pixels are taken in f32 over ranges of 512 pixels and joined in f64, in order.
 
-mod cuda;
+pub(super) mod cuda;
 
 use rayon::prelude::*;
 

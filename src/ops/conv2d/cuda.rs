@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::cpu::Geometry;
 use super::{Conv2dOptions, check_gradient, geometry};
 use crate::device::cuda::{Argument, DeviceBuffer, Geometry as Launch, Gpu, Rung, blocks, sizes};
+use crate::ops::batch_norm::cuda::{Coefficients, through_frozen};
 use crate::ops::reduce;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -259,7 +260,55 @@ pub fn forward(
     let w = weight.to_device(gpu, "the weight")?;
     let bias = bias.map(|b| b.to_device(gpu, "the bias")).transpose()?;
     let add = add.map(|a| a.to_device(gpu, "the addend")).transpose()?;
-    forward_by(rung, &g, &x, &w, bias.as_ref(), add.as_ref())?.to_host()
+    let outlet = Outlet { bias: bias.as_ref(), add: add.as_ref(), norm: None };
+    forward_by(rung, &g, &x, &w, &outlet)?.to_host()
+}
+
+/// max(0, a·(w ⋆ x) + b) on a GPU by one rung, a and b O values each; copies as [`forward`].
+///
+/// # Errors
+/// As [`conv2d`](super::conv2d); other numbers of coefficients; the device's.
+pub fn forward_normalised(
+    gpu: &Arc<Gpu>,
+    rung: &Conv2dRung,
+    input: &Tensor,
+    weight: &Tensor,
+    [a, b]: [&Tensor; 2],
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let g = geometry(input.shape(), weight.shape(), None, options)?;
+    if a.shape() != [g.output[3]] || b.shape() != [g.output[3]] {
+        let message =
+            format!("coefficients {:?} and {:?} for {} channels", a.shape(), b.shape(), g.output[3]);
+        return Err(Error::shape("conv2d", message));
+    }
+    let (x, w) = (input.to_device(gpu, "the input")?, weight.to_device(gpu, "the weight")?);
+    let (a, b) = (a.to_device(gpu, "a coefficient")?, b.to_device(gpu, "a coefficient")?);
+    let outlet = Outlet { norm: Some([a.buffer()?, b.buffer()?]), ..Outlet::default() };
+    forward_by(rung, &g, &x, &w, &outlet)?.to_host()
+}
+
+/// What a kernel does to its product on the way out: t = product + bias + add, and with `norm` max(0, a·t + b) in its place.
+#[derive(Default)]
+struct Outlet<'a> {
+    bias: Option<&'a Tensor>,
+    add: Option<&'a Tensor>,
+    norm: Option<[&'a Arc<DeviceBuffer<f32>>; 2]>,
+}
+
+impl<'a> Outlet<'a> {
+    /// The kernels' parameters for it.
+    fn arguments<'b>(&self, target: &'b DeviceBuffer<f32>) -> Result<[Argument<'b>; 6]>
+    where
+        'a: 'b,
+    {
+        let of = |tensor: Option<&'a Tensor>| Ok(Argument::from(tensor.map(Tensor::buffer).transpose()?));
+        let (bias, add, none) = (of(self.bias)?, of(self.add)?, Argument::NONE);
+        Ok(match self.norm {
+            None => [bias, add, target.into(), none, none, none],
+            Some([a, b]) => [bias, add, none, a.into(), b.into(), target.into()],
+        })
+    }
 }
 
 /// Forward of tensors that are on a GPU, whose shapes make `g`.
@@ -268,18 +317,15 @@ fn forward_by(
     g: &Geometry,
     x: &Tensor,
     w: &Tensor,
-    bias: Option<&Tensor>,
-    add: Option<&Tensor>,
+    outlet: &Outlet<'_>,
 ) -> Result<Tensor> {
     let gpu = x.buffer()?.gpu();
-    let bias = bias.map(Tensor::buffer).transpose()?;
-    let add = add.map(Tensor::buffer).transpose()?;
     let x = Operand::of(x, "the input in bf16", rung.precision)?;
     let w = Operand::of(w, "the weight in bf16", rung.precision)?;
     let y = Arc::new(gpu.allocate("a convolution's output", g.output.iter().product())?);
     let direction = rung.both_ways.then_some(false);
     // SAFETY: the buffers are those of tensors whose shapes `geometry` has checked against each other.
-    unsafe { launch(gpu, rung, g, [x.argument(), w.argument()], [bias.into(), add.into()], &y, direction)? };
+    unsafe { launch(gpu, rung, g, [x.argument(), w.argument()], outlet, &y, direction)? };
     Tensor::from_buffer(&g.output, y)
 }
 
@@ -313,9 +359,8 @@ fn input_gradient_by(rung: &Conv2dRung, g: &Geometry, dy: &Tensor, w: &Tensor) -
     let transposed = transpose_weight(gpu, &w, g)?;
     let dx = Arc::new(gpu.allocate("a convolution's input gradient", g.input.iter().product())?);
     let operands = [dy.argument(), transposed.argument()];
-    let none = [Argument::NONE; 2];
     // SAFETY: as in `forward_by`.
-    unsafe { launch(gpu, rung, g, operands, none, &dx, Some(true))? };
+    unsafe { launch(gpu, rung, g, operands, &Outlet::default(), &dx, Some(true))? };
     Tensor::from_buffer(&g.input, dx)
 }
 
@@ -380,21 +425,33 @@ fn weight_gradient_by(rung: &Conv2dRung, g: &Geometry, dy: &Tensor, x: &Tensor) 
     Tensor::from_buffer(&shape, Arc::new(reduce::cuda::sum_parts(gpu, &parts, parts_count)?))
 }
 
-/// What [`conv2d`](super::conv2d) and [`conv2d_add`](super::conv2d_add) do for tensors that are on a GPU.
+/// What comes with a convolution on the tape: y = product + bias + add, or with `norm` max(0, a·y + b) in its place.
+#[derive(Default)]
+pub(super) struct Extras<'a> {
+    pub bias: Option<&'a Var>,
+    pub add: Option<&'a Var>,
+    pub norm: Option<Coefficients>,
+}
+
+/// What [`conv2d`](super::conv2d) and its like do for tensors that are on a GPU.
 pub(super) fn on_tape(
     gpu: &Gpu,
     tape: &mut Tape,
     input: &Var,
     weight: &Var,
-    bias: Option<&Var>,
-    add: Option<&Var>,
+    Extras { bias, add, norm }: Extras<'_>,
     g: Geometry,
 ) -> Result<Var> {
     let precision = gpu.precision();
     let [n, oh, ow, o] = g.output;
     let rung = choose(gpu, LADDER, [n * oh * ow, o], precision)?;
-    let (bias_value, add_value) = (bias.map(Var::value), add.map(Var::value));
-    let value = forward_by(rung, &g, input.value(), weight.value(), bias_value, add_value)?;
+    let outlet = Outlet {
+        bias: bias.map(Var::value),
+        add: add.map(Var::value),
+        norm: norm.as_ref().map(|norm| [&norm.a, &norm.b]),
+    };
+    let value = forward_by(rung, &g, input.value(), weight.value(), &outlet)?;
+    let norm = norm.map(|norm| (norm, value.clone()));
     let mut inputs = vec![input, weight];
     inputs.extend(bias);
     inputs.extend(add);
@@ -402,6 +459,10 @@ pub(super) fn on_tape(
     let w = input.needs_gradient().then(|| weight.value().clone());
     let (bias_needs, add_needs) = (bias.map(Var::needs_gradient), add.map(Var::needs_gradient));
     Ok(tape.record("conv2d", value, &inputs, move |dy| {
+        let dy = match norm {
+            Some((norm, y)) => through_frozen(dy, &norm, &y)?,
+            None => dy,
+        };
         let mut all = vec![
             w.map(|w| input_gradient_on_device(&g, &dy, &w, precision)).transpose()?,
             x.map(|x| weight_gradient_on_device(&g, &dy, &x, precision)).transpose()?,
@@ -484,7 +545,7 @@ unsafe fn launch(
     rung: &Conv2dRung,
     g: &Geometry,
     operands: [Argument<'_>; 2],
-    [bias, add]: [Argument<'_>; 2],
+    outlet: &Outlet<'_>,
     target: &DeviceBuffer<f32>,
     backward: Option<bool>,
 ) -> Result<()> {
@@ -500,7 +561,8 @@ unsafe fn launch(
         Cover::Squares(side) => [blocks(pixels, side)?, blocks(channels, side)?, blocks(phases, 1)?],
     };
     check_lengths(g)?;
-    let mut arguments = vec![operands[0], operands[1], bias, add, Argument::from(target)];
+    let mut arguments = operands.to_vec();
+    arguments.extend(outlet.arguments(target)?);
     arguments.extend(shape_arguments(g)?);
     arguments.extend(backward.map(|b| Argument::I32(i32::from(b))));
     let shape = Launch { grid, threads: THREADS, shared: rung.shared };

@@ -23,7 +23,10 @@ pub fn convolution(machine: &mut Machine) -> Vec<Launch> {
     let narrow = [machine.bf16(&x), machine.bf16(&w), machine.bf16(&dy)];
     let target = machine.empty(4 * 2 * w.len());
     let geometry = |p: ParameterBytes| with(p, &[1, SIDE, SIDE, INPUTS, SIDE, SIDE, OUTPUTS, 3, 3, 1, 1, 1]);
-    let forward = |[x, w, _]: [u64; 3]| geometry(of(&[x, w, 0, 0, target]));
+    // No bias, no shortcut, no second target with its scale and shift.
+    let forward = |[x, w, _]: [u64; 3]| geometry(of(&[x, w, 0, 0, target, 0, 0, 0]));
+    // The second target alone, by what serves as its scale and shift: the first of the gradient's values.
+    let normalised = geometry(of(&[wide[0], wide[1], 0, 0, 0, wide[2], wide[2], target])).i32(0);
     let weight = |[x, _, dy]: [u64; 3]| geometry(of(&[x, dy, target])).i32(128);
     let transposed = |w: u64| with(of(&[w, target]), &[OUTPUTS, TAPS, INPUTS]);
     let grid = |x: u32, y: u32, z: u32, shared: u32| Shape { grid: [x, y, z], threads: 256, shared };
@@ -38,7 +41,14 @@ pub fn convolution(machine: &mut Machine) -> Vec<Launch> {
         work("16×16×32→64, 3×3, two ranges", precision, flops, bytes)
     };
     let transpose = |of_value: usize| work("64×3×3×32", "f32", 0, 2 * of_value * w.len());
-    let entry = |file, kernel, shape, parameters, work| Launch { file, kernel, shape, parameters, work };
+    let entry = |file, kernel, shape, parameters, work| Launch {
+        file,
+        kernel,
+        variant: None,
+        shape,
+        parameters,
+        work,
+    };
     let f32s = product("f32", bytes(4, 4, 4));
     vec![
         entry("conv2d", "conv2d_forward_direct_f32", line(dy.len(), 256), forward(wide), f32s.clone()),
@@ -52,6 +62,14 @@ pub fn convolution(machine: &mut Machine) -> Vec<Launch> {
             forward(wide).i32(0),
             product("tf32", bytes(4, 4, 4)),
         ),
+        Launch {
+            file: "conv2d_tf32",
+            kernel: "conv2d_mma_tf32",
+            variant: Some("with the normalisation that follows"),
+            shape: grid(2, 1, 1, 48 << 10),
+            parameters: normalised,
+            work: product("tf32", bytes(4, 4, 4) + 8 * OUTPUTS),
+        },
         entry(
             "conv2d_bf16",
             "conv2d_mma_bf16",
@@ -135,8 +153,14 @@ pub fn affinity_and_walk(machine: &mut Machine) -> Vec<Launch> {
     let forward = || work(shape, "f32", 2 * pairs * INPUTS, of_features + of_planes);
     // A comparison, and an addition of the slope by its sign, for both pixels of a pair.
     let backward = || work(shape, "f32", 2 * pairs * INPUTS, 2 * of_features + of_planes);
-    let entry =
-        |kernel, shape, parameters, work| Launch { file: "affinity", kernel, shape, parameters, work };
+    let entry = |kernel, shape, parameters, work| Launch {
+        file: "affinity",
+        kernel,
+        variant: None,
+        shape,
+        parameters,
+        work,
+    };
     let of_loss =
         with(of(&[distances, labels, offsets, weights, distances, sums]), &[1, SIDE, SIDE, planes, 0]);
     let mut launches = vec![
@@ -202,7 +226,14 @@ pub fn affinity_and_walk(machine: &mut Machine) -> Vec<Launch> {
     let words = "16×16, 34 planes, 4 maps";
     let steps_words = format!("{words}, 8 steps");
     let degree_words = format!("{words}, degree 8");
-    let entry = |kernel, shape, parameters, work| Launch { file: "walk", kernel, shape, parameters, work };
+    let entry = |kernel, shape, parameters, work| Launch {
+        file: "walk",
+        kernel,
+        variant: None,
+        shape,
+        parameters,
+        work,
+    };
     launches.push(entry(
         "walk_build_f32",
         line(pad + PIXELS, 256),
@@ -257,6 +288,7 @@ pub fn crf(machine: &mut Machine) -> Vec<Launch> {
     let entry = |kernel, shape, parameters, words, bytes| Launch {
         file: "crf",
         kernel,
+        variant: None,
         shape,
         parameters,
         work: work(words, "f32", 0, bytes),

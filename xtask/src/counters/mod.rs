@@ -74,7 +74,7 @@ impl Counts {
     }
 }
 
-/// By kernel.
+/// By kernel, or `KERNEL, VARIANT`.
 pub type Table = BTreeMap<String, Counts>;
 
 /// Reads `kernels/counters.json`.
@@ -133,6 +133,8 @@ fn differences(approved: &Table, now: &Table) -> Vec<String> {
 struct Launch {
     file: &'static str,
     kernel: &'static str,
+    /// What is asked of it, where it is launched more than once: its counts are `KERNEL, VARIANT`.
+    variant: Option<&'static str>,
     shape: Shape,
     parameters: ParameterBytes,
     work: Work,
@@ -146,10 +148,11 @@ fn measure() -> Result<Table> {
     launches.extend(launches::affinity_and_walk(&mut machine));
     launches.extend(launches::crf(&mut machine));
     launches.extend(steps::of_training(&mut machine));
-    for Launch { file, kernel, shape, parameters, work } in launches {
+    for Launch { file, kernel, variant, shape, parameters, work } in launches {
         let report = machine.launch(file, kernel, shape, &parameters)?;
         let counts = Counts::of(work, &report.counters);
-        if all.insert(kernel.to_owned(), counts).is_some() {
+        let name = variant.map_or(kernel.to_owned(), |variant| format!("{kernel}, {variant}"));
+        if all.insert(name, counts).is_some() {
             return Err(format!("{kernel} is counted twice"));
         }
     }

@@ -24,7 +24,8 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
     entry.extend([0.1f32, 0.01, 1.0, 0.9].iter().flat_map(|v| v.to_le_bytes()));
     entry.extend([0; 8]);
     let (table, bad) = (machine.bytes(&entry), machine.ints(&[0, 0]));
-    let optimiser = || of(&[table, bad]).i32(1);
+    let stop = machine.ints(&[0]);
+    let optimiser = || of(&[table, bad, stop]).i32(1);
     let adam = [0.9f32, 0.1, 0.999, 0.001, 1.5].iter().fold(optimiser(), |p, v| p.f32(*v));
     // 16×16 to 32×32 and its like: each output has two sources an axis.
     let taps: Vec<i32> = (0..32).flat_map(|p| [p / 2, (p / 2 + 1).min(15), 0x3e80_0000]).collect();
@@ -37,7 +38,7 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
     let (of_channels, of_parts, maps) = (4 * channels, 8 * ranges * channels, "2×16×16×32");
     let entry = |file, kernel, shape, parameters, words: &str, bytes: usize| {
         let work = Work { shape: words.into(), precision: "f32".into(), flops: 0, bytes: bytes as u64 };
-        Launch { file, kernel, shape, parameters, work }
+        Launch { file, kernel, variant: None, shape, parameters, work }
     };
     vec![
         entry(
@@ -220,6 +221,14 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
             with(of(&[x, parts]), &[rows, channels]),
             maps,
             4 * count + of_parts / 2,
+        ),
+        entry(
+            "optimizer",
+            "note_not_finite_f32",
+            Shape { grid: [1, 1, 1], threads: 32, shared: 0 },
+            of(&[x, stop]),
+            "one loss",
+            4,
         ),
         entry("optimizer", "sgd_table_f32", line(count, 4096), optimiser(), "16,384 values", 20 * count),
         entry("optimizer", "adam_table_f32", line(count, 4096), adam, "16,384 values", 28 * count),

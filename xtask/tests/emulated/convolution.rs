@@ -165,6 +165,7 @@ fn forward_f32_rungs_match_f64_and_each_other_bit_for_bit() {
             for (rung, (file, kernel, shape)) in rungs.into_iter().enumerate() {
                 let y = machine.empty(4 * c.rows() * c.o);
                 let mut p = buffers.iter().fold(ParameterBytes::new(), |p, b| p.address(*b)).address(y);
+                p = [0; 3].into_iter().fold(p, ParameterBytes::address);
                 p = c.append(p);
                 if rung >= 1 {
                     p = p.i32(0);
@@ -195,6 +196,7 @@ fn forward_bf16_matches_f64_on_rounded_operands() {
             let (y, y_wide) = (machine.empty(2 * c.rows() * c.o), machine.empty(4 * c.rows() * c.o));
             for (kernel, add, y) in [("conv2d_mma_bf16", add, y), ("conv2d_mma_bf16_f32", add_wide, y_wide)] {
                 let p = ParameterBytes::new().address(x).address(w).address(bias).address(add).address(y);
+                let p = [0; 3].into_iter().fold(p, ParameterBytes::address);
                 let shape = tile(c.rows(), c.o, 1, 64 * 1024);
                 machine
                     .launch("conv2d_bf16", kernel, shape, &c.append(p).i32(0))
@@ -246,6 +248,7 @@ fn backward_for_x_meets_every_tap_once_in_every_phase() {
                     .address(0)
                     .address(buffers[2])
                     .address(dx);
+                let p = [0; 3].into_iter().fold(p, ParameterBytes::address);
                 let rows = c.n * c.h.div_ceil(c.stride) * c.w.div_ceil(c.stride);
                 let mut shape = tile(rows, c.i, c.stride * c.stride, shared);
                 if kernel == "conv2d_tiled_f32" {

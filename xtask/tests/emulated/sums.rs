@@ -122,6 +122,27 @@ fn table(
 }
 
 #[test]
+fn after_a_loss_that_is_no_number_nothing_changes() {
+    for loss in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        let [weights, stop] = in_any_order(|machine: &mut Machine| {
+            let (weight, gradient) = (machine.floats(&[1.0, 2.0, 3.0]), machine.floats(&[1.0; 3]));
+            let (stop, counts, loss) = (machine.ints(&[0]), machine.ints(&[0, 0]), machine.floats(&[loss]));
+            let p = ParameterBytes::new().address(loss).address(stop);
+            machine.launch("optimizer", "note_not_finite_f32", line(1, 32), &p).unwrap();
+            for kernel in ["sgd_table_f32", "blend_table_f32"] {
+                let entry = table(machine, [weight, gradient, 0, 0], 3, [1.0, 0.0, 1.0, 0.0]);
+                let p = ParameterBytes::new().address(entry).address(counts).address(stop).i32(1);
+                machine.launch("optimizer", kernel, line(1, 256), &p).unwrap();
+            }
+            [machine.read_floats(weight, 3), machine.read_floats(stop, 1)]
+        });
+        let stopped = !loss.is_finite();
+        assert_eq!(stop[0].to_bits(), u32::from(stopped), "{loss}");
+        assert_eq!(weights, if stopped { [1.0, 2.0, 3.0] } else { [1.0; 3] }, "{loss}");
+    }
+}
+
+#[test]
 fn optimisers_match_f64() {
     let count = 5030;
     let [w, g, m] = [1, 2, 3].map(|seed| random(count, seed));
@@ -130,7 +151,7 @@ fn optimisers_match_f64() {
         let gradient = machine.floats(&g);
         let counts = machine.ints(&[0, 0]);
         let run = |machine: &mut Machine, kernel: &str, table: u64, more: &[f32]| {
-            let p = ParameterBytes::new().address(table).address(counts).i32(1);
+            let p = ParameterBytes::new().address(table).address(counts).address(0).i32(1);
             let p = more.iter().fold(p, |p, v| p.f32(*v));
             machine.launch("optimizer", kernel, line(count.div_ceil(4096), 256), &p).unwrap();
         };

@@ -1,0 +1,102 @@
+//! Results that are on their way from a GPU.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{CudaEvent, PinnedHostSlice, result};
+
+use super::{DeviceBuffer, Element, Gpu};
+use crate::Result;
+
+/// A value that is known later. Asking for it waits for what makes it and for nothing that was queued behind that.
+pub struct Later<T>(Box<dyn FnOnce() -> Result<T> + Send>);
+
+impl<T> std::fmt::Debug for Later<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Later")
+    }
+}
+
+impl<T: Send + 'static> Later<T> {
+    /// One that is known.
+    pub fn now(value: T) -> Self {
+        Self(Box::new(|| Ok(value)))
+    }
+
+    /// What `work` makes of it.
+    pub fn map<U>(self, work: impl FnOnce(T) -> U + Send + 'static) -> Later<U> {
+        Later(Box::new(|| (self.0)().map(work)))
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    /// The device's: also what went wrong in a kernel before.
+    pub fn wait(self) -> Result<T> {
+        (self.0)()
+    }
+}
+
+/// Bytes of a landing: room for the counts of a thousand parameters. Larger results get one of their own.
+const LANDING: usize = 8 << 10;
+
+/// Page-locked memory that results land in: only into such memory does a copy go on by itself. It is kept, since the
+/// driver may stop all work to lock some.
+#[derive(Default)]
+pub(super) struct Landings(Mutex<Vec<PinnedHostSlice<u8>>>);
+
+impl Gpu {
+    /// The buffer's elements as they are behind all work that is queued now.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn download_later<T: Element + Send>(
+        self: &Arc<Self>,
+        buffer: &DeviceBuffer<T>,
+    ) -> Result<Later<Vec<T>>> {
+        let len = buffer.len();
+        let mut values = vec![T::zeroed(); len];
+        if buffer.memory().is_none() {
+            return Ok(Later::now(values));
+        }
+        let bytes = len * size_of::<T>();
+        let kept = self.landings.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let fail = |gpu: &Gpu, e| gpu.failure("copying a result from the GPU", e);
+        let mut landing = match kept.filter(|_| bytes <= LANDING) {
+            Some(landing) => landing,
+            // SAFETY: bytes of any value may be read; they are written before.
+            None => unsafe { self.context.alloc_pinned_with_flags::<u8>(bytes.max(LANDING), 0) }
+                .map_err(|e| fail(self, e))?,
+        };
+        let target = landing.as_mut_slice().map_err(|e| fail(self, e))?;
+        // SAFETY: the buffer has as many bytes; `landing` lives until the copy is waited for, below or when it is dropped.
+        unsafe { result::memcpy_dtoh_async(&mut target[..bytes], buffer.address(), self.stream.cu_stream()) }
+            .map_err(|e| fail(self, e))?;
+        let landed = self.stream.record_event(None).map_err(|e| fail(self, e))?;
+        let landing = Landing { memory: Some(landing), landed, gpu: Arc::clone(self) };
+        Ok(Later(Box::new(move || {
+            landing.landed.synchronize().map_err(|e| fail(&landing.gpu, e))?;
+            if let Some(memory) = &landing.memory {
+                let landed = memory.as_slice().map_err(|e| fail(&landing.gpu, e))?;
+                bytemuck::cast_slice_mut(&mut values).copy_from_slice(&landed[..bytes]);
+            }
+            Ok(values)
+        })))
+    }
+}
+
+/// A copy that is under way.
+struct Landing {
+    /// Taken only when dropped.
+    memory: Option<PinnedHostSlice<u8>>,
+    landed: CudaEvent,
+    gpu: Arc<Gpu>,
+}
+
+impl Drop for Landing {
+    /// Keeps the memory for the next, once nothing is copied to it any more.
+    fn drop(&mut self) {
+        let arrived = self.landed.synchronize().is_ok();
+        let kept = self.memory.take().filter(|memory| arrived && memory.len() == LANDING);
+        self.gpu.landings.0.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
+    }
+}
