@@ -108,6 +108,7 @@ pub(super) fn trained(summary: &TrainingSummary, output: &Path, counts_only: boo
         json!({
             "kept": memory.kept, "recomputed": memory.recomputed, "free": memory.free,
             "recomputes": memory.recomputes, "batch": memory.batch, "fits": memory.fits,
+            "launches": memory.launches,
         })
     });
     let json = json!({

@@ -54,6 +54,8 @@ pub struct StepMemory {
     pub batch: usize,
     /// The most images whose step fits in what is free; 0 where not even one does.
     pub fits: usize,
+    /// Kernels of a step.
+    pub launches: u64,
 }
 
 impl StepMemory {
@@ -69,22 +71,22 @@ impl StepMemory {
     ) -> Result<Self> {
         let count = |images, recomputes| footprint(job, gpu, parameters, batch, images, recomputes);
         let all = batch.len();
-        let (kept, recomputed) = (count(all, false)?, count(all, true)?);
+        let ((kept, launches), (recomputed, more_launches)) = (count(all, false)?, count(all, true)?);
         let free = gpu.memory()?.0;
         let recomputes = match job.recompute {
             Recompute::Always => true,
             Recompute::Never => false,
             Recompute::Auto => kept > free,
         };
-        let taken = if recomputes { recomputed } else { kept };
+        let (taken, launches) = if recomputes { (recomputed, more_launches) } else { (kept, launches) };
         // Between a number of images that fits and one that does not.
         let (mut fits, mut too_many) = if taken <= free { (all, all + 1) } else { (0, all) };
         while fits + 1 < too_many {
             let middle = fits.midpoint(too_many);
-            let fitting = count(middle, recomputes)? <= free;
+            let fitting = count(middle, recomputes)?.0 <= free;
             *(if fitting { &mut fits } else { &mut too_many }) = middle;
         }
-        Ok(Self { kept, recomputed, recomputes, free, batch: all, fits })
+        Ok(Self { kept, recomputed, recomputes, free, batch: all, fits, launches })
     }
 
     /// The error that a step does not fit, where it does not.
@@ -117,13 +119,14 @@ impl fmt::Display for StepMemory {
         write!(
             f,
             "a step takes {kept:.2} GiB with all activations kept, {recomputed:.2} with the units' made anew; \
-             {free:.2} are free: they are {done}"
+             {free:.2} are free: they are {done}; it queues {} kernels",
+            self.launches
         )
     }
 }
 
 /// The footprint of two steps with the first `images` of a batch, from parameters in host memory: the second step has the
-/// optimiser's state from the first.
+/// optimiser's state from the first. And the kernels of the second.
 fn footprint<T>(
     job: &Training<'_, T>,
     gpu: &Gpu,
@@ -131,8 +134,9 @@ fn footprint<T>(
     batch: &Batch<T>,
     images: usize,
     recomputes: bool,
-) -> Result<usize> {
+) -> Result<(usize, u64)> {
     let gpu = gpu.counting();
+    let mut launches = 0;
     let mut parameters = parameters.clone();
     parameters.move_to(Some(&gpu))?;
     let mut optimizer = new_optimizer(job.recipe);
@@ -141,11 +145,12 @@ fn footprint<T>(
     // The feed's two places.
     let mut places = [(); 2].map(|()| None);
     for (step, place) in places.iter_mut().enumerate() {
+        launches = gpu.launches();
         let input = Arc::new(gpu.allocate("the images", shape.iter().product())?);
         let input = place.insert(Tensor::from_buffer(&shape, input)?).clone();
         let targets = &batch.targets[..batch.targets.len() / all * images];
         let pass = forward_backward(job, &parameters, input, targets, step as u64, recomputes)?;
         update(job.recipe, &mut optimizer, &mut parameters, pass.learned, 0.0, None)?;
     }
-    Ok(gpu.footprint())
+    Ok((gpu.footprint(), gpu.launches() - launches))
 }

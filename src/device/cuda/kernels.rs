@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -240,6 +241,7 @@ impl Gpu {
         geometry: Geometry,
         arguments: &[Argument<'_>],
     ) -> Result<()> {
+        self.launches.fetch_add(1, Ordering::Relaxed);
         if self.counts {
             return Ok(());
         }

@@ -12,6 +12,7 @@ mod kernels;
 mod later;
 mod library;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
@@ -61,6 +62,8 @@ pub struct Gpu {
     landings: later::Landings,
     /// Whether buffers are only counted, and nothing is computed.
     counts: bool,
+    /// Kernels that were queued.
+    launches: AtomicU64,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
@@ -124,6 +127,7 @@ impl Gpu {
             pool: buffer::Pool::new(device != Device::Emulated),
             landings: later::Landings::default(),
             counts: false,
+            launches: AtomicU64::new(0),
             stream,
             context,
         })
@@ -140,6 +144,7 @@ impl Gpu {
             pool: buffer::Pool::new(true),
             landings: later::Landings::default(),
             counts: true,
+            launches: AtomicU64::new(0),
             stream: Arc::clone(&self.stream),
             context: Arc::clone(&self.context),
             ..*self
@@ -194,6 +199,11 @@ impl Gpu {
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.
     pub(crate) fn has_async_copies(&self) -> bool {
         self.compute_capability.0 >= 8
+    }
+
+    /// How many kernels were queued so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
     }
 
     /// Free and total device memory in bytes.
