@@ -75,42 +75,31 @@ impl Gpu {
     }
 }
 
-/// What a GPU does at most in a second: the ground of every bound.
-pub struct Rates {
-    /// The GPU.
-    pub name: &'static str,
-    /// TFLOP/s of multiply-adds outside the tensor cores.
-    pub f32: f64,
-    /// TFLOP/s of the tensor cores, dense, f32 sums.
-    pub tf32: f64,
-    /// Likewise on bf16.
-    pub bf16: f64,
-    /// TB/s of device memory.
-    pub memory: f64,
+/// GPUs that bounds are given for. Their rates stand in the emulator's table of GPUs, by these names.
+pub const RATED: [&str; 4] = ["A100", "H100", "H200", "RTX 4090"];
+
+/// What a GPU does at most: FLOP/s in f32, tf32 and bf16, bytes a second.
+///
+/// # Errors
+/// The emulator's table has no such GPU.
+pub fn rates(name: &str) -> Result<[f64; 4], String> {
+    let gpu = ptx_emulator::Gpu::named(name).ok_or_else(|| format!("no rates for a GPU {name}"))?;
+    Ok([gpu.f32_flops, gpu.tensor_tf32_flops, gpu.tensor_f16_flops, gpu.memory_bandwidth])
 }
 
-/// NVIDIA's data sheets; H200: bf16 and copies as measured (an 8192³ product, a large copy), tf32 half of that bf16.
-pub const RATES: [Rates; 4] = [
-    Rates { name: "A100", f32: 19.5, tf32: 156.0, bf16: 312.0, memory: 2.0 },
-    Rates { name: "H100", f32: 67.0, tf32: 495.0, bf16: 989.0, memory: 3.35 },
-    Rates { name: "H200", f32: 67.0, tf32: 395.0, bf16: 790.0, memory: 4.3 },
-    Rates { name: "RTX 4090", f32: 82.6, tf32: 83.0, bf16: 165.0, memory: 1.0 },
-];
-
-impl Rates {
-    /// Seconds that so many operations in a precision (`f32`, `tf32`, `bf16`) and so many bytes take at least.
-    ///
-    /// # Errors
-    /// Another precision.
-    pub fn bound(&self, precision: &str, flops: u64, bytes: u64) -> Result<f64, String> {
-        let peak = match precision {
-            "f32" => self.f32,
-            "tf32" => self.tf32,
-            "bf16" => self.bf16,
-            _ => return Err(format!("no rate for `{precision}`")),
-        };
-        Ok((flops as f64 / peak).max(bytes as f64 / self.memory) * 1e-12)
-    }
+/// Seconds that so many operations in a precision (`f32`, `tf32`, `bf16`) and so many bytes take at least.
+///
+/// # Errors
+/// Another precision, another GPU.
+pub fn bound(name: &str, precision: &str, flops: u64, bytes: u64) -> Result<f64, String> {
+    let [f32, tf32, bf16, memory] = rates(name)?;
+    let peak = match precision {
+        "f32" => f32,
+        "tf32" => tf32,
+        "bf16" => bf16,
+        _ => return Err(format!("no rate for `{precision}`")),
+    };
+    Ok((flops as f64 / peak).max(bytes as f64 / memory))
 }
 
 #[cfg(test)]
@@ -139,10 +128,12 @@ mod tests {
 
     #[test]
     fn the_slower_of_arithmetic_and_memory_bounds() {
-        let a100 = &RATES[0];
-        assert_eq!(a100.bound("bf16", 312_000_000, 2_000).unwrap(), 1e-6);
-        assert_eq!(a100.bound("bf16", 312_000_000, 4_000_000).unwrap(), 2e-6);
-        assert_eq!(a100.bound("f32", 19_500_000, 0).unwrap(), 1e-6);
-        assert!(a100.bound("f16", 1, 1).is_err());
+        let near = |found: Result<f64, String>, expected: f64| (found.unwrap() / expected - 1.0).abs() < 1e-9;
+        assert!(near(bound("A100", "bf16", 312_000_000, 2_000), 1e-6));
+        assert!(near(bound("A100", "bf16", 312_000_000, 4_078_000), 2e-6));
+        assert!(near(bound("A100", "f32", 19_500_000, 0), 1e-6));
+        assert!(near(bound("H200", "tf32", 1, 4_800_000), 1e-6));
+        assert!(bound("A100", "f16", 1, 1).is_err());
+        assert!(RATED.iter().all(|name| rates(name).is_ok()) && rates("voodoo").is_err());
     }
 }

@@ -34,6 +34,8 @@ const BENCH: &str = r#"test "$3" = --gpu-only || exit 2
 case "$2" in
   conv2d*) echo '{"gpu":"G","driver":"1","rows":[{"operation":"conv2d","case":"a","kernel":"k","median_s":1e-3}],"left_out":[]}' > "$7" ;;
   walk) echo '{"rows":[{"operation":"walk","case":"a","median_s":1e-3}],"left_out":["large"]}' > "$7"; sleep 100 ;;
+  affinity) echo '{"rows":[{"operation":"affinity","case":"a","median_s":1e-3}]}' > "$7" ;;
+  .) kill -ABRT $$ ;;
   torn) echo '{"rows":[' > "$7" ;;
   *) exit 1 ;;
 esac
@@ -135,6 +137,25 @@ fn time_that_is_up_leaves_the_rest_out_and_says_so() {
     assert!(left_out.count() >= 1, "{:?}", results.tests);
     assert_eq!(results.tests.len(), 3);
     assert_eq!((results.trainings.len(), results.benches.len()), (3, 5));
+}
+
+#[test]
+fn a_benchmark_that_crashes_is_run_operation_by_operation() {
+    let folder = folder();
+    let mut options = options(folder.path(), 60.0);
+    options.tests = vec!["passes".into()];
+    options.networks = vec!["none".into()];
+    options.benches.clear();
+    script(&folder.path().join("bin/ops-bench"), &BENCH.replace("; sleep 100", ""));
+    let results = run(&options).unwrap();
+    let ends: Vec<(&str, bool)> =
+        results.benches.iter().map(|b| (b.filter.as_str(), b.part.end == End::Passed)).collect();
+    assert_eq!(
+        ends[..5],
+        [(".", false), ("conv2d", true), ("training step", false), ("affinity", true), ("walk", true)]
+    );
+    assert_eq!(results.benches[0].part.end, End::Crashed(6));
+    assert_eq!(results.measured.unwrap().rows.len(), 3);
 }
 
 #[test]

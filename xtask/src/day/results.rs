@@ -94,6 +94,9 @@ pub struct Training {
     pub images_per_second: Option<f64>,
     /// Bytes in use on the GPU before it, and at most during it.
     pub memory: Option<(u64, u64)>,
+    /// What the program itself had counted that a step takes, before it trained.
+    #[serde(default)]
+    pub counted: Value,
 }
 
 /// One run of the benchmark.
@@ -139,12 +142,15 @@ pub struct Row {
     /// The kernel.
     #[serde(default)]
     pub kernel: Option<String>,
-    /// The shape in words or numbers.
+    /// The shape in words.
     #[serde(default)]
     pub shape: Value,
+    /// What it multiplies in.
+    #[serde(default)]
+    pub precision: Value,
     /// Warm, median.
     pub median_s: Option<f64>,
-    /// Share of the median between the quartiles.
+    /// The middle half's width, as a share of the median.
     pub spread: Option<f64>,
     /// With a cold second-level cache.
     pub cold_s: Option<f64>,
@@ -162,12 +168,14 @@ pub struct Row {
     pub peer_s: Option<f64>,
     /// Of the peer's speed.
     pub percent_of_peer: Option<f64>,
+    /// Of whole steps.
+    pub images_per_second: Option<f64>,
 }
 
 impl Row {
     /// What makes it one of its kind.
-    fn key(&self) -> (&str, &str, &Value, &Option<String>) {
-        (&self.operation, &self.case, &self.rung, &self.kernel)
+    fn key(&self) -> (&str, &str, [&Value; 3], &Option<String>) {
+        (&self.operation, &self.case, [&self.rung, &self.shape, &self.precision], &self.kernel)
     }
 }
 
@@ -186,8 +194,11 @@ impl Measured {
                 self.rows.push(row);
             }
         }
-        self.left_out.extend(other.left_out.into_iter().filter(|w| !w.is_null()));
-        self.left_out.dedup();
+        for what in other.left_out {
+            if !self.left_out.contains(&what) {
+                self.left_out.push(what);
+            }
+        }
     }
 }
 

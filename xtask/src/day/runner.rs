@@ -38,16 +38,19 @@ pub struct Options {
     pub networks: Vec<String>,
     /// Precisions; all where it is empty.
     pub precisions: Vec<String>,
-    /// The benchmark's filters; [`BENCHES`] where it is empty.
+    /// The benchmark's filters; where it is empty, everything, and [`BENCHES`] if that fails.
     pub benches: Vec<String>,
     /// Trains at toy size.
     pub small: bool,
 }
 
-/// The benchmark is started once for each, so that what breaks one operation leaves the others. The last is all the rest: rows
-/// that an earlier one has are not taken again.
-pub const BENCHES: [&str; 7] =
-    ["conv2d forward", "conv2d input gradient", "conv2d weight gradient", "affinity", "walk", "crf", "."];
+/// The benchmark is started once for all that it has, in its own order. Where that run does not come to its end, once for each
+/// of these, so that what broke it costs one operation alone.
+pub const BENCHES: [&str; 8] =
+    ["conv2d", "training step", "affinity", "walk", "crf", "label step", "batch_norm", "optimizer"];
+
+/// Share of the time left that the first run may take.
+const FIRST_BENCH: f64 = 0.7;
 
 /// Shares of the time by whose end tests and trainings stop.
 const TESTS_END: f64 = 0.40;
@@ -197,7 +200,7 @@ impl Day<'_> {
         names.retain(|name| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())));
         // First what everything else stands on, last what takes longest.
         names.sort_by_key(|name| {
-            let kinds = ["loading::", "", "training::", "full_size::"];
+            let kinds = ["loading::", "", "full_size::", "training::"];
             let kind = kinds.iter().position(|kind| !kind.is_empty() && name.starts_with(kind));
             (kind.unwrap_or(1), name.clone())
         });
@@ -237,9 +240,12 @@ impl Day<'_> {
                 let folder = work.join(format!("{network}-{precision}"));
                 let _ = std::fs::remove_dir_all(&folder);
                 let flags = size.train(network, precision, device);
-                let (mut part, memory) = match data.end {
+                let (mut part, memory, counted) = match data.end {
                     End::Passed => self.train_one(&flags),
-                    _ => (Part { end: End::NotStarted("there is no data set".into()), ..data.clone() }, None),
+                    _ => {
+                        let end = End::NotStarted("there is no data set".into());
+                        (Part { end, ..data.clone() }, None, Value::Null)
+                    }
                 };
                 let told = training::read(&folder, size.batch);
                 let falls = training::falls(&told.losses);
@@ -259,6 +265,7 @@ impl Day<'_> {
                     falls,
                     images_per_second: told.images_per_second,
                     memory,
+                    counted,
                 });
                 self.save()?;
                 // A checkpoint at full width has a gigabyte.
@@ -268,8 +275,8 @@ impl Day<'_> {
         Ok(())
     }
 
-    /// A training, with the GPU's memory watched beside it.
-    fn train_one(&self, flags: &str) -> (Part, Option<(u64, u64)>) {
+    /// A training, with the GPU's memory watched beside it; and what the program counted.
+    fn train_one(&self, flags: &str) -> (Part, Option<(u64, u64)>, Value) {
         let log = self.options.work.join("memory");
         let watcher = self.options.device.strip_prefix("cuda:").and_then(|ordinal| {
             let mut command = Command::new(std::env::current_exe().ok()?);
@@ -279,59 +286,69 @@ impl Day<'_> {
             // The first number is from before the training.
             std::thread::sleep(Duration::from_millis(300));
         }
-        let (part, _) =
-            self.part(self.program("seedwalk").args(flags.split_whitespace()).arg("-q"), TRAININGS_END);
+        let arguments = flags.split_whitespace().chain(["-q", "--json"]);
+        let (part, output) = self.part(self.program("seedwalk").args(arguments), TRAININGS_END);
+        let told = output.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
+        let counted = told.map_or(Value::Null, |told| told["memory"].clone());
         let memory = watcher.and_then(|mut watcher| {
             child::stop(&mut watcher);
             memory::read(&std::fs::read_to_string(&log).unwrap_or_default())
         });
-        (part, memory)
+        (part, memory, counted)
     }
 
     fn measure(&mut self) -> Result<(), String> {
         let given = &self.options.benches;
-        let filters: Vec<String> =
-            if given.is_empty() { BENCHES.map(str::to_owned).to_vec() } else { given.clone() };
-        let python =
-            self.results.machine.python.starts_with("none").then_some("").map_or_else(python, str::to_owned);
+        let mut filters: Vec<String> = given.clone();
+        if given.is_empty() {
+            if self.bench(".", self.left(1.0).mul_f64(FIRST_BENCH))? {
+                return Ok(());
+            }
+            filters = BENCHES.map(str::to_owned).to_vec();
+        }
         for (i, filter) in filters.iter().enumerate() {
             // What one leaves of its share goes to those after it.
-            let share = self.left(1.0).as_secs_f64() / (filters.len() - i) as f64;
-            let json = self.options.work.join("bench.json");
-            let _ = std::fs::remove_file(&json);
-            let mut command = self.program("ops-bench");
-            command
-                .args(["--bench", filter, "--gpu-only", "--device", &self.options.device, "--json"])
-                .arg(&json)
-                // It stops by itself before it is stopped.
-                .args(["--seconds", &format!("{:.0}", (share * 0.8).max(1.0))])
-                .env("SEEDWALK_PYTHON", &python);
-            let limit = Duration::from_secs_f64(share);
-            let (part, read) = if limit < LEAST {
-                let end = End::NotStarted("no time was left".into());
-                (Part { end, seconds: 0.0, output: String::new() }, None)
-            } else {
-                let Done { end, seconds, output } = self.run(&mut command, limit);
-                // Also of a run that was broken off: it may have written what it had.
-                let read: Result<Measured, String> = std::fs::read_to_string(&json)
-                    .map_err(|e| e.to_string())
-                    .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
-                let mut kept =
-                    if end == End::Passed { String::new() } else { last(&output, 4000).to_owned() };
-                if let Err(why) = &read {
-                    kept = format!("{}\nno measurements: {why}", last(&output, 4000));
-                }
-                (Part { end, seconds, output: kept }, read.ok())
-            };
-            let rows = read.as_ref().map_or(0, |measured| measured.rows.len());
-            println!("bench {filter:24} {}, {:.1} s, {rows} rows", part.end, part.seconds);
-            if let Some(measured) = read {
-                self.results.measured.get_or_insert_default().add(measured);
-            }
-            self.results.benches.push(Bench { filter: filter.clone(), part });
-            self.save()?;
+            self.bench(filter, self.left(1.0).div_f64((filters.len() - i) as f64))?;
         }
         Ok(())
+    }
+
+    /// Runs the benchmark for some rows; whether it came to its end.
+    fn bench(&mut self, filter: &str, limit: Duration) -> Result<bool, String> {
+        let json = self.options.work.join("bench.json");
+        let _ = std::fs::remove_file(&json);
+        let without_peers = self.results.machine.python.starts_with("none");
+        let mut command = self.program("ops-bench");
+        command
+            .args(["--bench", filter, "--gpu-only", "--device", &self.options.device, "--json"])
+            .arg(&json)
+            // It stops by itself before it is stopped.
+            .args(["--seconds", &format!("{:.1}", (limit.as_secs_f64() * 0.8).max(1.0))])
+            .env("SEEDWALK_PYTHON", if without_peers { String::new() } else { python() });
+        let (part, read) = if limit < LEAST {
+            let end = End::NotStarted("no time was left".into());
+            (Part { end, seconds: 0.0, output: String::new() }, None)
+        } else {
+            let Done { end, seconds, output } = self.run(&mut command, limit);
+            // Also of a run that was broken off: it may have written what it had.
+            let read: Result<Measured, String> = std::fs::read_to_string(&json)
+                .map_err(|e| e.to_string())
+                .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+            let mut kept = if end == End::Passed { String::new() } else { last(&output, 4000).to_owned() };
+            if let Err(why) = &read {
+                kept = format!("{}\nno measurements: {why}", last(&output, 4000));
+            }
+            (Part { end, seconds, output: kept }, read.ok())
+        };
+        let rows = read.as_ref().map_or(0, |measured| measured.rows.len());
+        println!("bench {filter:24} {}, {:.1} s, {rows} rows", part.end, part.seconds);
+        let passed = part.end == End::Passed && read.is_some();
+        if let Some(measured) = read {
+            self.results.measured.get_or_insert_default().add(measured);
+        }
+        self.results.benches.push(Bench { filter: filter.to_owned(), part });
+        self.save()?;
+        Ok(passed)
     }
 }
 

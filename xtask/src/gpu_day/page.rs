@@ -187,7 +187,7 @@ fn trainings(out: &mut String, trainings: &[Training]) {
     say(out, &format!("\n### Trainings\n\nOn generated images, from random weights: `--seed{flags}`.\n"));
     say(
         out,
-        "| network | precision | result | steps | first loss | its difference from f32's | last loss | falls | images/s | GPU memory, GB |\n|---|---|---|---|---|---|---|---|---|---|",
+        "| network | precision | result | steps | first loss | its difference from f32's | last loss | falls | images/s | GPU memory, GB | counted, GB |\n|---|---|---|---|---|---|---|---|---|---|---|",
     );
     for t in trainings {
         let number = |loss: Option<&f64>| loss.map_or("–".to_owned(), |loss| format!("{loss:.4}"));
@@ -202,10 +202,14 @@ fn trainings(out: &mut String, trainings: &[Training]) {
         let memory = t.memory.map_or("–".to_owned(), |(before, most)| {
             format!("{:.2}", most.saturating_sub(before) as f64 * 1e-9)
         });
+        // What the program chose: activations kept, or made anew.
+        let chosen = if t.counted["recomputes"] == true { "recomputed" } else { "kept" };
+        let counted =
+            t.counted[chosen].as_f64().map_or("–".to_owned(), |b| format!("{:.2} ({chosen})", b * 1e-9));
         say(
             out,
             &format!(
-                "| {} | {} | {} | {} | {} | {difference} | {} | {} | {rate} | {memory} |",
+                "| {} | {} | {} | {} | {} | {difference} | {} | {} | {rate} | {memory} | {counted} |",
                 t.network,
                 t.precision,
                 cell(&t.part.end.to_string()),
@@ -235,21 +239,22 @@ fn ladders(out: &mut String, measured: &Measured) {
         say(out, &format!("\n**{operation}**\n"));
         say(
             out,
-            "| case | rung | kernel | time, µs | spread, % | cold, µs | TFLOP/s | TB/s | % of bound | peer | its time, µs | % of peer |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+            "| case | shape | rung | kernel | time, µs | spread, % | cold, µs | TFLOP/s | TB/s | % of bound | images/s | peer | its time, µs | % of peer |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         );
         for row in rows {
             let micro = |seconds: Option<f64>| seconds.map_or("–".into(), |s| format!("{:.2}", s * 1e6));
             let number =
                 |value: Option<f64>, digits: usize| value.map_or("–".into(), |v| format!("{v:.digits$}"));
-            let rung = match &row.rung {
-                Value::String(name) => name.clone(),
+            let words = |value: &Value| match value {
+                Value::String(name) => cell(name),
                 Value::Null => String::new(),
-                other => other.to_string(),
+                other => cell(&other.to_string()),
             };
             let kernel = row.kernel.as_ref().map_or(String::new(), |kernel| format!("`{kernel}`"));
             let cells = [
                 cell(&row.case),
-                cell(&rung),
+                words(&row.shape),
+                words(&row.rung),
                 kernel,
                 micro(row.median_s),
                 number(row.spread.map(|s| s * 100.0), 1),
@@ -257,6 +262,7 @@ fn ladders(out: &mut String, measured: &Measured) {
                 number(row.tflops, 1),
                 number(row.tbs, 2),
                 number(row.percent_of_bound, 0),
+                number(row.images_per_second, 2),
                 cell(row.peer.as_deref().unwrap_or("–")),
                 micro(row.peer_s),
                 number(row.percent_of_peer, 0),
@@ -267,7 +273,9 @@ fn ladders(out: &mut String, measured: &Measured) {
     if !measured.left_out.is_empty() {
         say(out, "\nLeft out:\n");
         for what in &measured.left_out {
-            let words = what.as_str().map_or_else(|| what.to_string(), str::to_owned);
+            let told =
+                what["row"].as_str().zip(what["why"].as_str()).map(|(row, why)| format!("{row}: {why}"));
+            let words = told.or_else(|| what.as_str().map(str::to_owned)).unwrap_or_else(|| what.to_string());
             say(out, &format!("- {}", words.replace('\n', " ")));
         }
     }
@@ -309,9 +317,10 @@ mod tests {
             falls: true,
             images_per_second: Some(12.345),
             memory,
+            counted: serde_json::json!({"recomputes": true, "recomputed": 7_250_000_000u64, "kept": 9}),
         };
         let row: Row = serde_json::from_str(
-            r#"{"operation":"conv2d forward","case":"512→512","rung":"bf16","kernel":"k","median_s":1e-4,"spread":0.01,"tflops":500,
+            r#"{"operation":"conv2d forward","case":"forward","shape":"512→512","rung":"bf16","kernel":"k","median_s":1e-4,"spread":0.01,"tflops":500,
                 "percent_of_bound":63.2,"peer":"cuDNN","peer_s":8e-5,"percent_of_peer":80}"#,
         )
         .unwrap();
@@ -331,7 +340,7 @@ mod tests {
             measured: Some(Measured {
                 gpu: "G".into(),
                 rows: vec![row],
-                left_out: vec!["crf: why".into()],
+                left_out: vec![serde_json::json!({"row": "crf", "why": "no time"})],
                 ..Measured::default()
             }),
             ..Results::default()
@@ -360,11 +369,11 @@ mod tests {
             "2 kernels loaded in 3.0 s, the slowest file in 1.50 s, on G (sm_90, 132 multiprocessors)",
             "| `b_f32` | 64 | 70 | 8 |",
             "`--seed 4 --width 1`",
-            "| cam | f32 | passed | 2 | 0.7000 | – | 0.5000 | yes | 12.35 | 20.50 |",
-            "| cam | bf16 | passed | 2 | 0.7070 | 1.0e-2 | 0.5000 | yes | 12.35 | – |",
+            "| cam | f32 | passed | 2 | 0.7000 | – | 0.5000 | yes | 12.35 | 20.50 | 7.25 (recomputed) |",
+            "| cam | bf16 | passed | 2 | 0.7070 | 1.0e-2 | 0.5000 | yes | 12.35 | – | 7.25 (recomputed) |",
             "**conv2d forward**",
-            "| 512→512 | bf16 | `k` | 100.00 | 1.0 | – | 500.0 | – | 63 | cuDNN | 80.00 | 80 |",
-            "- crf: why",
+            "| forward | 512→512 | bf16 | `k` | 100.00 | 1.0 | – | 500.0 | – | 63 | – | cuDNN | 80.00 | 80 |",
+            "- crf: no time",
             "Benchmark `walk`: crashed (signal 6), 1.0 s.",
         ] {
             assert!(shown.contains(words), "{words} is not in\n{shown}");
