@@ -22,6 +22,8 @@ use seedwalk::tensor::Tensor;
 mod common;
 use common::Place;
 
+#[path = "gpu/adversarial.rs"]
+mod adversarial;
 #[path = "gpu/full_size.rs"]
 mod full_size;
 #[path = "gpu/loading.rs"]

@@ -28,7 +28,7 @@ use super::{Alone, device, random};
 const TOLERANCE: f32 = 1e-5;
 
 /// The operation's value, then the gradients of all inputs for a random gradient of the value, in host memory.
-fn values_and_gradients(
+pub(super) fn values_and_gradients(
     inputs: &[Tensor],
     operation: &impl Fn(&mut Tape, &[Var]) -> Result<Var>,
 ) -> Vec<Tensor> {

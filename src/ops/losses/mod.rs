@@ -39,8 +39,10 @@ pub fn multi_label_soft_margin(tape: &mut Tape, logits: &Var, targets: &Tensor) 
         let tail = math::exp_f64(-s.abs());
         // With the target folded into the first part, a confident right answer keeps its small loss.
         sum += if s > 0.0 { (1.0 - t) * s } else { -t * s } + math::ln_1p_f64(tail);
-        let sigmoid = if s > 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) };
-        slope.push(((sigmoid - t) / count as f64) as f32);
+        // σ(s) or, for s > 0, 1 − σ(s): nothing cancels where the answer is right and confident.
+        let small = tail / (1.0 + tail);
+        let difference = if s > 0.0 { (1.0 - t) - small } else { small - t };
+        slope.push((difference / count as f64) as f32);
     }
     let shape = logits.shape().to_vec();
     Ok(tape.record(
