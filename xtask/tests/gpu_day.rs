@@ -104,10 +104,10 @@ fn a_part_that_hangs_crashes_or_fails_costs_itself_alone() {
         ("segmentation", &End::TimedOut, false),
     ];
     assert_eq!(ends, expected);
-    assert_eq!(trainings[0].losses, [3.0, 1.0]);
+    assert_eq!(trainings[0].losses, [Some(3.0), Some(1.0)]);
     assert!(trainings[1].part.output.contains("out of memory: the affinities"));
     // What it told before it hung is kept.
-    assert_eq!(trainings[2].losses, [3.0]);
+    assert_eq!(trainings[2].losses, [Some(3.0)]);
 
     let measured = results.measured.unwrap();
     let rows: Vec<&str> = measured.rows.iter().map(|row| row.operation.as_str()).collect();

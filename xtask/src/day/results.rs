@@ -86,8 +86,8 @@ pub struct Training {
     /// How it went.
     #[serde(flatten)]
     pub part: Part,
-    /// The losses, one a step.
-    pub losses: Vec<f64>,
+    /// The losses, one a step; `null` where one is no number.
+    pub losses: Vec<Option<f64>>,
     /// Whether all are numbers and the last third is lower than the first.
     pub falls: bool,
     /// Images a second from the second step on.
@@ -180,6 +180,34 @@ impl Row {
 }
 
 impl Measured {
+    /// Reads the benchmark's file. A row that is not as it should be goes to what was left out, and costs no other.
+    ///
+    /// # Errors
+    /// No JSON object, or one without rows.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut all: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let rows = match all["rows"].take() {
+            Value::Array(rows) => rows,
+            other => return Err(format!("no rows but {other}")),
+        };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut measured = Self {
+            gpu: text(&all["gpu"]),
+            driver: text(&all["driver"]),
+            date: text(&all["date"]),
+            ..Self::default()
+        };
+        measured.left_out = all["left_out"].as_array().cloned().unwrap_or_default();
+        for row in rows {
+            let why = |e: serde_json::Error| Value::String(format!("a row that cannot be read: {e}: {row}"));
+            match serde_json::from_value(row.clone()).map_err(why) {
+                Ok(row) => measured.rows.push(row),
+                Err(why) => measured.left_out.push(why),
+            }
+        }
+        Ok(measured)
+    }
+
     /// Adds another run's rows; of rows of one kind the first stays.
     pub fn add(&mut self, other: Self) {
         for (own, new) in
@@ -260,15 +288,20 @@ mod tests {
 
     #[test]
     fn rows_are_added_once() {
-        let json = r#"{"gpu":"G","driver":"1","date":"d","commit":"c","rows":[
+        let json = r#"{"gpu":"G","driver":"1","date":"d","commit":null,"rows":[
             {"operation":"conv2d","case":"a","rung":1,"kernel":"k","shape":"s","median_s":1e-3,"spread":0.1,"cold_s":null,"tflops":1,
              "tbs":null,"bound_s":1e-4,"percent_of_bound":10,"peer":"cuDNN","peer_s":5e-4,"percent_of_peer":50},
             {"operation":"conv2d","case":"a","rung":2,"kernel":"l","median_s":null}],"left_out":["walk: too large"]}"#;
-        let one: Measured = serde_json::from_str(json).unwrap();
+        let one = Measured::parse(json).unwrap();
         let mut all = Measured::default();
         all.add(one.clone());
         all.add(one);
         assert_eq!((all.rows.len(), all.left_out.len(), &*all.gpu), (2, 1, "G"));
         assert_eq!(all.rows[1].percent_of_bound, None);
+        let odd =
+            Measured::parse(r#"{"rows":[{"case":"no operation"},{"operation":"o","case":"c"}],"gpu":null}"#)
+                .unwrap();
+        assert_eq!((odd.rows.len(), odd.left_out.len()), (1, 1), "{odd:?}");
+        assert!(Measured::parse("{}").is_err() && Measured::parse(r#"{"rows":["#).is_err());
     }
 }

@@ -253,8 +253,11 @@ impl Day<'_> {
                     part.output = "the loss does not fall".into();
                 }
                 println!(
-                    "{network:12} {precision}: {}, {:.1} s, losses {:.4?}, {:.2?} images/s",
-                    part.end, part.seconds, told.losses, told.images_per_second
+                    "{network:12} {precision}: {}, {:.1} s, losses {:.4?}, {:.2} images/s",
+                    part.end,
+                    part.seconds,
+                    told.losses.iter().map(|loss| loss.unwrap_or(f64::NAN)).collect::<Vec<_>>(),
+                    told.images_per_second.unwrap_or(f64::NAN)
                 );
                 self.results.trainings.push(Training {
                     network: (*network).to_owned(),
@@ -333,7 +336,7 @@ impl Day<'_> {
             // Also of a run that was broken off: it may have written what it had.
             let read: Result<Measured, String> = std::fs::read_to_string(&json)
                 .map_err(|e| e.to_string())
-                .and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()));
+                .and_then(|text| Measured::parse(&text));
             let mut kept = if end == End::Passed { String::new() } else { last(&output, 4000).to_owned() };
             if let Err(why) = &read {
                 kept = format!("{}\nno measurements: {why}", last(&output, 4000));

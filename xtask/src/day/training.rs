@@ -52,8 +52,8 @@ impl Size {
 /// What `events.jsonl` tells, also of a training that was broken off.
 #[derive(Debug, Default, PartialEq)]
 pub struct Told {
-    /// One a step; NaN where one is no number.
-    pub losses: Vec<f64>,
+    /// One a step; `None` where one is no number.
+    pub losses: Vec<Option<f64>>,
     /// From the second step on.
     pub images_per_second: Option<f64>,
 }
@@ -63,7 +63,7 @@ pub struct Told {
 pub fn read(folder: &Path, batch: usize) -> Told {
     let text = std::fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
     let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let losses = events.iter().map(|event| event["loss"].as_f64().unwrap_or(f64::NAN)).collect();
+    let losses = events.iter().map(|event| event["loss"].as_f64()).collect();
     let images = |step: usize| (step * batch) as f64;
     let elapsed = |step: usize| Some(images(step) / events[step - 1]["images_per_second"].as_f64()?);
     let rate = match events.len() {
@@ -77,7 +77,8 @@ pub fn read(folder: &Path, batch: usize) -> Told {
 }
 
 /// Whether all are numbers, and the mean of the last third is below that of the first.
-pub fn falls(losses: &[f64]) -> bool {
+pub fn falls(losses: &[Option<f64>]) -> bool {
+    let Some(losses) = losses.iter().copied().collect::<Option<Vec<f64>>>() else { return false };
     let third = losses.len().div_ceil(3);
     let sum = |part: &[f64]| part.iter().sum::<f64>();
     losses.len() >= 2
@@ -98,17 +99,18 @@ mod tests {
             [line("2.0", 0.5), line("1.5", 4.0 / 5.0), line("1.0", 1.0), "{\"loss\":0.".into()].concat();
         std::fs::write(folder.path().join("events.jsonl"), text).unwrap();
         let told = read(folder.path(), 2);
-        assert_eq!(told.losses, [2.0, 1.5, 1.0]);
+        assert_eq!(told.losses, [2.0, 1.5, 1.0].map(Some));
         assert!((told.images_per_second.unwrap() - 2.0).abs() < 1e-12, "{told:?}");
         assert_eq!(read(&folder.path().join("nowhere"), 2), Told::default());
     }
 
     #[test]
     fn falling_is_told_from_rising_and_from_what_is_no_number() {
-        assert!(falls(&[3.0, 2.0, 2.5, 1.0, 1.5, 0.5]));
-        assert!(!falls(&[1.0, 2.0, 3.0]));
-        assert!(!falls(&[3.0, f64::NAN, 1.0]));
-        assert!(!falls(&[1.0]));
+        assert!(falls(&[3.0, 2.0, 2.5, 1.0, 1.5, 0.5].map(Some)));
+        assert!(!falls(&[1.0, 2.0, 3.0].map(Some)));
+        assert!(!falls(&[Some(3.0), None, Some(1.0)]));
+        assert!(!falls(&[3.0, f64::INFINITY, 1.0].map(Some)));
+        assert!(!falls(&[Some(1.0)]));
         assert!(!falls(&[]));
     }
 }

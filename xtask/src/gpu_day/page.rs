@@ -190,9 +190,10 @@ fn trainings(out: &mut String, trainings: &[Training]) {
         "| network | precision | result | steps | first loss | its difference from f32's | last loss | falls | images/s | GPU memory, GB | counted, GB |\n|---|---|---|---|---|---|---|---|---|---|---|",
     );
     for t in trainings {
-        let number = |loss: Option<&f64>| loss.map_or("–".to_owned(), |loss| format!("{loss:.4}"));
+        let number = |loss: Option<f64>| loss.map_or("–".to_owned(), |loss| format!("{loss:.4}"));
+        let first = |t: &Training| t.losses.first().copied().flatten();
         let of_f32 = trainings.iter().find(|o| o.network == t.network && o.precision == "f32");
-        let difference = match (t.losses.first(), of_f32.and_then(|o| o.losses.first())) {
+        let difference = match (first(t), of_f32.and_then(first)) {
             (Some(own), Some(f32)) if t.precision != "f32" => {
                 format!("{:.1e}", (own - f32).abs() / f32.abs())
             }
@@ -214,8 +215,8 @@ fn trainings(out: &mut String, trainings: &[Training]) {
                 t.precision,
                 cell(&t.part.end.to_string()),
                 t.losses.len(),
-                number(t.losses.first()),
-                number(t.losses.last()),
+                number(first(t)),
+                number(t.losses.last().copied().flatten()),
                 if t.falls { "yes" } else { "no" },
             ),
         );
@@ -313,7 +314,7 @@ mod tests {
             precision: precision.into(),
             flags: "train-cam --data data --seed 4 --width 1 --device cuda:0 --precision f32".into(),
             part: part(End::Passed),
-            losses: vec![first, 0.5],
+            losses: vec![Some(first), Some(0.5)],
             falls: true,
             images_per_second: Some(12.345),
             memory,
