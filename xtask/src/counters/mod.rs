@@ -148,15 +148,21 @@ fn measure() -> Result<Table> {
     launches.extend(launches::affinity_and_walk(&mut machine));
     launches.extend(launches::crf(&mut machine));
     launches.extend(steps::of_training(&mut machine));
-    for Launch { file, kernel, variant, shape, parameters, work } in launches {
-        let report = machine.launch(file, kernel, shape, &parameters)?;
-        let counts = Counts::of(work, &report.counters);
-        let name = variant.map_or(kernel.to_owned(), |variant| format!("{kernel}, {variant}"));
-        if all.insert(name, counts).is_some() {
-            return Err(format!("{kernel} is counted twice"));
-        }
+    for launch in launches {
+        count(&mut machine, &mut all, launch)?;
     }
     Ok(all)
+}
+
+/// Runs one kernel and keeps what it counts.
+fn count(machine: &mut Machine, all: &mut Table, launch: Launch) -> Result<()> {
+    let Launch { file, kernel, variant, shape, parameters, work } = launch;
+    let report = machine.launch(file, kernel, shape, &parameters)?;
+    let name = variant.map_or(kernel.to_owned(), |variant| format!("{kernel}, {variant}"));
+    if all.insert(name, Counts::of(work, &report.counters)).is_some() {
+        return Err(format!("{kernel} is counted twice"));
+    }
+    Ok(())
 }
 
 /// Values in −0.5 … 0.5.
