@@ -24,6 +24,8 @@ use common::Place;
 
 #[path = "gpu/adversarial.rs"]
 mod adversarial;
+#[path = "gpu/crf.rs"]
+mod crf;
 #[path = "gpu/full_size.rs"]
 mod full_size;
 #[path = "gpu/loading.rs"]
@@ -135,6 +137,7 @@ fn ladders_name_kernels_that_there_are_and_all_of_them_once() {
         walk::cuda::LADDER.to_vec(),
         reduce::cuda::LADDER.to_vec(),
         conv2d::cuda::WEIGHT_LADDER.iter().map(|r| r.rung).collect(),
+        seedwalk::ops::crf::cuda::LADDER.iter().map(|r| r.rung).collect(),
     ];
     for ladder in ladders {
         assert!(ladder.windows(2).all(|w| w[0].number < w[1].number && w[0].name != w[1].name));

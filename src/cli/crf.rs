@@ -67,8 +67,9 @@ impl Crf {
         let scores = tensor(&self.probabilities, "probabilities")?;
         let run = || {
             // Every run builds both lattices, as the first does.
-            forget_positions();
-            DenseCrf::new(&image, &options)?.infer_on(session.gpu.as_ref(), &scores).map_err(|e| {
+            let gpu = session.gpu.as_ref();
+            forget_positions(gpu);
+            DenseCrf::on(gpu, &image, &options)?.infer_on(gpu, &scores).map_err(|e| {
                 e.in_file(&self.probabilities).remedy("`probabilities` is L×H×W, of the photograph's size")
             })
         };

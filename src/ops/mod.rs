@@ -18,6 +18,7 @@ pub mod losses;
 pub mod pooling;
 pub mod reduce;
 pub mod resize;
+pub mod sort;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod walk;

@@ -51,7 +51,7 @@ pub fn affinity_labels_of(
     gpu: Option<&Arc<Gpu>>,
 ) -> Result<AffinityLabels> {
     let settings = &config.affinity_labels;
-    let crf = DenseCrf::new(image, &settings.crf)?;
+    let crf = DenseCrf::on(gpu, image, &settings.crf)?;
     let posterior = |alpha: f32| crf.infer_on(gpu, &class_maps::with_background(maps, alpha)?);
     let (strong, weak) = (posterior(settings.alpha_strong)?, posterior(settings.alpha_weak)?);
     let labels: Vec<u8> = std::iter::once(0).chain(names.iter().copied()).collect();

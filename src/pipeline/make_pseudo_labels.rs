@@ -155,7 +155,7 @@ pub fn pseudo_labels_of(
     let refined = match config.crf.pseudo_labels {
         Refine::Off => revised.clone(),
         Refine::On => {
-            let q = DenseCrf::new(image, &config.crf.options)?.infer_on(gpu, walked)?;
+            let q = DenseCrf::on(gpu, image, &config.crf.options)?.infer_on(gpu, walked)?;
             class_maps::argmax(&q, &labels)?
         }
     };

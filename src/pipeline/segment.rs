@@ -49,7 +49,8 @@ pub fn probabilities_of(
     if !config.segmentation.crf {
         return Ok(p);
     }
-    DenseCrf::new(image, &config.crf.options)?.infer_on(parameters.gpu(), &p)
+    let gpu = parameters.gpu();
+    DenseCrf::on(gpu, image, &config.crf.options)?.infer_on(gpu, &p)
 }
 
 /// The label map of one image.

@@ -9,7 +9,7 @@ use seedwalk::ops::affinity::{
 use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
 use seedwalk::ops::concat::concat;
 use seedwalk::ops::conv2d::{self, conv2d, cuda::Precision};
-use seedwalk::ops::crf::{CrfOptions, DenseCrf};
+use seedwalk::ops::crf::{self, CrfOptions, DenseCrf};
 use seedwalk::ops::dropout::channel_dropout;
 use seedwalk::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
 use seedwalk::ops::pooling::{average_pooling, global_average_pooling};
@@ -309,11 +309,17 @@ fn the_dense_crf_at_full_size() {
     let image = RgbImage { width: w, height: h, pixels };
     let mut scores = random(&[labels, h, w], 3);
     scores.data_mut().iter_mut().for_each(|v| *v = v.abs() / 4.0);
-    let crf = DenseCrf::new(&image, &CrfOptions::default()).unwrap();
-    let expected = crf.infer(&scores).unwrap();
-    let found = twice("crf", || crf.infer_on(Some(&alone.gpu), &scores).unwrap());
-    for (i, (a, b)) in found.data().iter().zip(expected.data()).enumerate() {
-        assert!((a - b).abs() < 1e-5, "probability {i}: {a} for {b}");
+    let options = CrfOptions::default();
+    let expected = DenseCrf::new(&image, &options).unwrap().infer(&scores).unwrap();
+    for rung in crf::cuda::LADDER {
+        let name = rung.rung.name;
+        let found = twice(name, || {
+            let crf = DenseCrf::on(Some(&alone.gpu), &image, &options).unwrap();
+            crf::cuda::infer(&alone.gpu, rung, &crf, &scores).unwrap()
+        });
+        for (i, (a, b)) in found.data().iter().zip(expected.data()).enumerate() {
+            assert!((a - b).abs() < 1e-5, "{name}: probability {i}: {a} for {b}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! The CPU's are held to an f64 reference and its central differences beside each operation (`src/ops`).
 
 use seedwalk::device::Precision;
-use seedwalk::formats::image::{IGNORE, RgbImage};
+use seedwalk::formats::image::IGNORE;
 use seedwalk::ops::activation::{elu, relu};
 use seedwalk::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinity_loss};
 use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
@@ -10,7 +10,6 @@ use seedwalk::ops::concat::concat;
 use seedwalk::ops::conv2d::{
     Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu, input_gradient, weight_gradient,
 };
-use seedwalk::ops::crf::{BilateralKernel, CrfOptions, DenseCrf, GaussianKernel};
 use seedwalk::ops::dropout::channel_dropout;
 use seedwalk::ops::linear::linear;
 use seedwalk::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
@@ -374,37 +373,6 @@ fn a_walk_goes_on_where_its_affinities_are() {
     for (a, b) in on(None).data().iter().zip(on(Some(&alone.gpu)).data()) {
         assert!((a - b).abs() < 1e-5 * 4.0, "{a} {b}");
     }
-}
-
-#[test]
-fn the_dense_crf_iterates_as_on_the_cpu() {
-    let alone = Alone::new();
-    for (h, w, labels) in [(1, 1, 1), (7, 5, 2), (13, 17, 5), (6, 31, 21)] {
-        let pixels = (0..h * w * 3).map(|i| (i * i * 31 % 256) as u8).collect();
-        let image = RgbImage { width: w, height: h, pixels };
-        let scores: Vec<f32> = random(&[labels, h, w], 3).data().iter().map(|v| v.abs() / 4.0).collect();
-        let scores = Tensor::new(&[labels, h, w], scores).unwrap();
-        let gaussian = GaussianKernel { sigma_xy: 3.0, weight: 3.0 };
-        let bilateral = BilateralKernel { sigma_xy: 20.0, sigma_rgb: 13.0, weight: 4.0 };
-        for (gaussian_weight, bilateral_weight) in [(3.0, 4.0), (3.0, 0.0), (0.0, 4.0), (0.0, 0.0)] {
-            let options = CrfOptions {
-                iterations: 5,
-                gaussian: GaussianKernel { weight: gaussian_weight, ..gaussian },
-                bilateral: BilateralKernel { weight: bilateral_weight, ..bilateral },
-            };
-            let crf = DenseCrf::new(&image, &options).unwrap();
-            let expected = crf.infer(&scores).unwrap();
-            let what = format!("crf {h}×{w}, {labels} labels, {gaussian_weight}, {bilateral_weight}");
-            let found = alone.same_bytes(&what, |gpu| crf.infer_on(Some(gpu), &scores).unwrap());
-            for (a, b) in found.data().iter().zip(expected.data()) {
-                assert!((a - b).abs() < 1e-5, "{what}: {a} for {b}");
-            }
-        }
-    }
-    let image = RgbImage { width: 2, height: 1, pixels: vec![0; 6] };
-    let crf = DenseCrf::new(&image, &CrfOptions::default()).unwrap();
-    assert!(crf.infer_on(Some(&alone.gpu), &Tensor::full(&[2, 1, 2], f32::NAN)).is_err());
-    assert!(crf.infer_on(Some(&alone.gpu), &Tensor::zeros(&[2, 2, 2])).is_err());
 }
 
 #[test]

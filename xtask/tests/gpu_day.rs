@@ -11,7 +11,8 @@ use xtask::day::results::Results;
 use xtask::day::runner::{Options, run};
 
 const TESTS: &str = r#"case "$*" in
-  *--list*) printf 'full_size::slow: test\nloading::loads: test\nsmall::crashes: test\nsmall::fails: test\nsmall::passes: test\n' ;;
+  *--list*--ignored*) echo 'small::by_name: test' ;;
+  *--list*) echo 'small::by_name: test'; printf 'full_size::slow: test\nloading::loads: test\nsmall::crashes: test\nsmall::fails: test\nsmall::passes: test\n' ;;
   *full_size::slow*) sleep 100 & sleep 100 ;;
   *small::crashes*) kill -SEGV $$ ;;
   *small::fails*) echo "assertion failed: 1 is not 2"; exit 101 ;;

@@ -1,8 +1,9 @@
 //! Device memory: buffers of one element type, and the pool that they come from and go back to.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaSlice, DevicePtr, DriverError};
@@ -127,6 +128,70 @@ impl<T> DeviceBuffer<T> {
     }
 }
 
+/// A buffer's memory apart from its GPU: what the GPU itself keeps in its [`Cache`] without keeping itself open.
+pub(crate) struct Cached<T> {
+    memory: Option<CudaSlice<u8>>,
+    address: u64,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> DeviceBuffer<T> {
+    /// Its memory, for the cache.
+    pub(crate) fn cached(mut self) -> Cached<T> {
+        Cached { memory: self.memory.take(), address: self.address, len: self.len, element: PhantomData }
+    }
+}
+
+impl<T> Cached<T> {
+    /// The buffer again, on the GPU whose cache it was in.
+    pub(crate) fn on(self, gpu: &Arc<Gpu>) -> DeviceBuffer<T> {
+        let Self { memory, address, len, element } = self;
+        if len > 0 {
+            gpu.pool.lend(len * size_of::<T>());
+        }
+        DeviceBuffer { memory, address, len, pool: gpu.pool.clone(), gpu: Arc::clone(gpu), element }
+    }
+}
+
+/// What operations leave on a GPU for the next call: the latest few things, each under a name of what it is. A thing is
+/// taken out, used, and put back.
+pub(crate) struct Cache(Mutex<Vec<(String, Box<dyn Any + Send>)>>);
+
+impl Cache {
+    const ROOM: usize = 8;
+
+    pub(super) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn things(&self) -> MutexGuard<'_, Vec<(String, Box<dyn Any + Send>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the thing of this name and kind out, if it is there.
+    pub fn take<T: 'static>(&self, name: &str) -> Option<T> {
+        let mut things = self.things();
+        let at = things.iter().position(|(known, thing)| known == name && thing.is::<T>())?;
+        things.remove(at).1.downcast().ok().map(|thing| *thing)
+    }
+
+    /// Puts a thing there, in place of the one of its name or else of the oldest if there are too many.
+    pub fn put<T: Send + 'static>(&self, name: String, thing: T) {
+        let mut things = self.things();
+        things.retain(|(known, _)| *known != name);
+        if things.len() == Self::ROOM {
+            things.remove(0);
+        }
+        things.push((name, Box::new(thing)));
+    }
+
+    /// Gives everything back to the driver; whether there was anything.
+    pub fn clear(&self) -> bool {
+        !std::mem::take(&mut *self.things()).is_empty()
+    }
+}
+
 impl<T> Drop for DeviceBuffer<T> {
     fn drop(&mut self) {
         if self.len > 0 {
@@ -187,7 +252,7 @@ impl Gpu {
         let out_of_memory = |e: &DriverError| e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY;
         let mut memory = attempt();
         // Memory of other sizes may be held for later. Its return is queued: wait for it.
-        if memory.as_ref().is_err_and(out_of_memory) && self.pool.clear() {
+        if memory.as_ref().is_err_and(out_of_memory) && (self.pool.clear() | self.cache.clear()) {
             self.synchronize()?;
             memory = attempt();
         }

@@ -22,6 +22,7 @@ const FILES: &[(&str, &str)] = &[
     ("conv2d_tf32", include_str!("../../../kernels/ptx/conv2d_tf32.ptx")),
     ("conv2d_weight", include_str!("../../../kernels/ptx/conv2d_weight.ptx")),
     ("crf", include_str!("../../../kernels/ptx/crf.ptx")),
+    ("crf_lattice", include_str!("../../../kernels/ptx/crf_lattice.ptx")),
     ("dropout", include_str!("../../../kernels/ptx/dropout.ptx")),
     ("losses", include_str!("../../../kernels/ptx/losses.ptx")),
     ("optimizer", include_str!("../../../kernels/ptx/optimizer.ptx")),
@@ -29,6 +30,7 @@ const FILES: &[(&str, &str)] = &[
     ("pooling", include_str!("../../../kernels/ptx/pooling.ptx")),
     ("reduce", include_str!("../../../kernels/ptx/reduce.ptx")),
     ("resize", include_str!("../../../kernels/ptx/resize.ptx")),
+    ("sort", include_str!("../../../kernels/ptx/sort.ptx")),
     ("walk", include_str!("../../../kernels/ptx/walk.ptx")),
 ];
 
@@ -60,6 +62,12 @@ pub(crate) struct Address<'a>(u64, PhantomData<&'a ()>);
 impl Argument<'_> {
     /// No buffer.
     pub const NONE: Argument<'static> = Argument::Address(Address(0, PhantomData));
+
+    /// The part of a buffer from element `first` on.
+    pub fn part<T>(buffer: &DeviceBuffer<T>, first: usize) -> Argument<'_> {
+        debug_assert!(first <= buffer.len());
+        Argument::Address(Address(buffer.address() + (first * size_of::<T>()) as u64, PhantomData))
+    }
 
     fn bytes(self) -> usize {
         match self {

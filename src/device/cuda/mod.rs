@@ -21,7 +21,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use crate::device::{Device, Precision};
 use crate::{Error, ErrorKind, Result};
 
-pub(crate) use buffer::reuse;
+pub(crate) use buffer::{Cached, reuse};
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
 pub(crate) use feed::Feed;
@@ -58,6 +58,7 @@ pub struct Gpu {
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
+    cache: buffer::Cache,
     /// Page-locked memory of the host that results are copied to.
     landings: later::Landings,
     /// Whether buffers are only counted, and nothing is computed.
@@ -125,6 +126,7 @@ impl Gpu {
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
+            cache: buffer::Cache::new(),
             landings: later::Landings::default(),
             counts: false,
             launches: AtomicU64::new(0),
@@ -142,6 +144,7 @@ impl Gpu {
             precision: Mutex::new(self.precision()),
             kernels: kernels::Registry::new(),
             pool: buffer::Pool::new(true),
+            cache: buffer::Cache::new(),
             landings: later::Landings::default(),
             counts: true,
             launches: AtomicU64::new(0),
@@ -194,6 +197,11 @@ impl Gpu {
         }
         *self.precision.lock().unwrap_or_else(PoisonError::into_inner) = precision;
         Ok(())
+    }
+
+    /// What operations keep here from call to call.
+    pub(crate) fn cache(&self) -> &buffer::Cache {
+        &self.cache
     }
 
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.

@@ -96,7 +96,7 @@ impl KeyTable {
 }
 
 /// √(2/3)·(D + 1)/√((i + 1)(i + 2)) for each coordinate i: makes the blur's variance that of a unit Gaussian.
-fn elevation_scales<const D: usize>() -> [f32; D] {
+pub(super) fn elevation_scales<const D: usize>() -> [f32; D] {
     let deviation = ((2f64 / 3.0).sqrt() * (D + 1) as f64) as f32;
     std::array::from_fn(|i| (1.0 / (((i + 1) * (i + 2)) as f64).sqrt() * f64::from(deviation)) as f32)
 }
@@ -275,6 +275,7 @@ impl Lattice {
     pub(super) fn normalizer(&self, points: usize) -> Vec<f32> {
         self.filter(&vec![[1f32]; points]).into_iter().map(|[v]| 1.0 / (v + 1e-20).sqrt()).collect()
     }
+
     /// The tables, for a device.
     pub(super) fn tables(&self) -> Tables<'_> {
         Tables {

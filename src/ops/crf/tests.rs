@@ -4,7 +4,7 @@ use super::*;
 use crate::ops::testing::{assert_close, random};
 use crate::rng::{Purpose, Stream};
 
-fn picture(h: usize, w: usize, seed: u64) -> RgbImage {
+pub(super) fn picture(h: usize, w: usize, seed: u64) -> RgbImage {
     let mut stream = Stream::new(seed, Purpose::Test, 0, 0);
     // Smooth ramps with noise, so that neighbours are similar as in photographs.
     let pixels = (0..h * w * 3)
@@ -13,14 +13,14 @@ fn picture(h: usize, w: usize, seed: u64) -> RgbImage {
     RgbImage::new(w, h, pixels).unwrap()
 }
 
-fn scores(labels: usize, h: usize, w: usize) -> Tensor {
+pub(super) fn scores(labels: usize, h: usize, w: usize) -> Tensor {
     let mut t = random(&[labels, h, w], 5);
     t.data_mut().iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp()));
     t
 }
 
 /// Points of both kernels, in units of their deviations.
-fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
+pub(super) fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
     let place = |p: usize, s: f64| vec![(p % image.width) as f64 / s, (p / image.width) as f64 / s];
     let n = image.width * image.height;
     let first = (0..n).map(|p| place(p, options.gaussian.sigma_xy)).collect();
@@ -34,10 +34,10 @@ fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
 }
 
 /// Values at the points to filtered values.
-type Filter = Box<dyn Fn(&[f64]) -> Vec<f64>>;
+pub(super) type Filter = Box<dyn Fn(&[f64]) -> Vec<f64>>;
 
 /// Mean field in f64 with any filter.
-fn mean_field(scores: &Tensor, options: &CrfOptions, filters: &[(f64, Filter)]) -> Vec<f64> {
+pub(super) fn mean_field(scores: &Tensor, options: &CrfOptions, filters: &[(f64, Filter)]) -> Vec<f64> {
     let (labels, n) = (scores.shape()[0], scores.shape()[1] * scores.shape()[2]);
     let unary: Vec<f64> = scores.data().iter().map(|&p| f64::from(p).clamp(1e-5, 1.0).ln()).collect();
     let softmax = |energy: &[f64]| {
@@ -137,7 +137,7 @@ fn plain_lattice(points: Vec<Vec<f64>>) -> Filter {
 }
 
 /// The lattice under test as a filter of f64 values.
-fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
+pub(super) fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
     let points: Vec<[f32; D]> = points.iter().map(|p| std::array::from_fn(|i| p[i] as f32)).collect();
     let lattice = Lattice::new::<D, D1>(&points, &[]);
     Box::new(move |values| {

@@ -1,4 +1,4 @@
-//! The products and the fields: convolution, affinity, walk, CRF.
+//! The products and the fields: convolution, affinity, walk.
 
 use super::{Launch, Work, line, of, values, with};
 use ptx_emulator::ParameterBytes;
@@ -251,86 +251,4 @@ pub fn affinity_and_walk(machine: &mut Machine) -> Vec<Launch> {
         launches.push(entry(kernel, whole(width), walk(&[coefficients]).i32(steps as i32), work));
     }
     launches
-}
-
-/// 16×16 pixels, 21 labels, a lattice of 5 dimensions with 100 points.
-pub fn crf(machine: &mut Machine) -> Vec<Launch> {
-    let (labels, width, vertices, size) = (21usize, 24usize, 6usize, 100usize);
-    let pieces = width / 4;
-    let vertex_of = |pixel: usize, k: usize| (pixel / 4 + 13 * k) % size;
-    let corners = || (0..PIXELS).flat_map(|p| (0..vertices).map(move |k| (p, k)));
-    let vertex: Vec<i32> = corners().map(|(p, k)| vertex_of(p, k) as i32).collect();
-    let (mut starts, mut entries) = (vec![0i32], Vec::new());
-    for point in 0..size {
-        let touching = corners().filter(|&(p, k)| vertex_of(p, k) == point);
-        entries.extend(touching.flat_map(|(p, _)| [p as i32, (1.0f32 / 6.0).to_bits().cast_signed()]));
-        starts.push((entries.len() / 2) as i32);
-    }
-    // The point behind the last stands for neighbours that are not there.
-    let neighbours: Vec<i32> =
-        (0..size).flat_map(|v| [if v == 0 { size } else { v - 1 }, v + 1]).map(|v| v as i32).collect();
-    let of_lattice = 4 * width * (size + 1);
-    let of_pixels = 4 * width * PIXELS;
-    let scores: Vec<f32> = values(labels * PIXELS).iter().map(|v| v.abs()).collect();
-    let scores = machine.floats(&scores);
-    let n = machine.floats(&values(PIXELS));
-    let [vertex, starts, entries, neighbours] =
-        [&vertex, &starts, &entries, &neighbours].map(|t| machine.ints(t));
-    let weight = machine.floats(&vec![1.0 / 6.0; PIXELS * vertices]);
-    let [unary, q, energy] = [0; 3].map(|_| machine.empty(of_pixels));
-    let [here, there] = [0; 2].map(|_| machine.empty(of_lattice));
-    let out = machine.empty(4 * labels * PIXELS);
-    let shape = [PIXELS, labels, width];
-    let words = "16×16, 21 labels";
-    let in_lattice = "16×16, 21 labels, 100 points of 5 dimensions";
-    let by_point = line((size + 1) * pieces, 256);
-    let tables = 8 * PIXELS * vertices;
-    let entry = |kernel, shape, parameters, words, bytes| Launch {
-        file: "crf",
-        kernel,
-        variant: None,
-        shape,
-        parameters,
-        work: work(words, "f32", 0, bytes),
-    };
-    let planes = 4 * labels * PIXELS;
-    let message = with(of(&[unary, there, vertex, weight, n, energy]), &[PIXELS, vertices, pieces]);
-    vec![
-        entry(
-            "crf_unary_f32",
-            line(width * PIXELS, 256),
-            with(of(&[scores, unary]), &shape),
-            words,
-            planes + of_pixels,
-        ),
-        entry("crf_softmax_f32", line(PIXELS, 8), with(of(&[unary, q]), &shape), words, 2 * of_pixels),
-        entry(
-            "crf_splat_f32",
-            by_point,
-            with(of(&[q, n, starts, entries, here]), &[size, pieces]),
-            in_lattice,
-            of_pixels + 4 * PIXELS + 4 * (size + 1) + tables + of_lattice,
-        ),
-        entry(
-            "crf_blur_f32",
-            by_point,
-            with(of(&[here, neighbours, there]), &[size, pieces]),
-            in_lattice,
-            2 * of_lattice + 8 * size,
-        ),
-        entry(
-            "crf_slice_f32",
-            line(PIXELS * pieces, 256),
-            message.f32(0.9).f32(4.0),
-            in_lattice,
-            2 * of_pixels + of_lattice + tables + 4 * PIXELS,
-        ),
-        entry(
-            "crf_planes_f32",
-            line(labels * PIXELS, 256),
-            with(of(&[q, out]), &shape),
-            words,
-            planes + of_pixels,
-        ),
-    ]
 }
