@@ -4,7 +4,7 @@
 use crate::Result;
 use crate::baseline::{Baseline, Kernel};
 use crate::compile;
-use crate::counters::{self, Counts, Table};
+use crate::counters::{self, Counts, Table, Work};
 use crate::gpu::{self, GPUS, Gpu, RATED};
 use crate::ladders::{self, Line};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,8 +169,7 @@ fn said(names: &[String], known: &Known) -> Result<String> {
         let below = line.below.as_ref().and_then(|name| known.counts.get(name));
         let fewer = |of: &dyn Fn(&Counts) -> u64| {
             let now = of(counts);
-            // Another shape would compare nothing.
-            match below.filter(|below| below.work.shape == counts.work.shape && now > 0) {
+            match below.filter(|below| same_work(&counts.work, &below.work) && now > 0) {
                 Some(below) => format!("{} (÷{:.1})", thousands(now), of(below) as f64 / now as f64),
                 None => thousands(now),
             }
@@ -202,6 +201,12 @@ fn said(names: &[String], known: &Known) -> Result<String> {
         }
     }
     Ok(out)
+}
+
+/// Whether two rungs were counted at one thing to do: otherwise their counts do not compare.
+fn same_work(a: &Work, b: &Work) -> bool {
+    let near = a.bytes.abs_diff(b.bytes) * 100 <= a.bytes;
+    a.shape == b.shape && (near || (a.flops == b.flops && a.flops > 0))
 }
 
 /// Passes through shared memory.
