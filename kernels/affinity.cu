@@ -12,9 +12,9 @@
 // 0     affinity_forward_gather_f32      one thread a pair, any stencil                   L1 and L2: 2 loads a term
 // 1     affinity_forward_tiled_f32       a tile with its halo in shared memory, a         shared memory: 16 bytes for
 //                                        pixel's 34 sums in registers; radius 5 only      4 terms of 2 instructions
-//
-// Each has a twin affinity_distance_* that leaves d. Loss and gradient take d and any stencil:
-//
+// 0     affinity_distance_gather_f32     as affinity_forward_gather_f32, but leaves d
+// 1     affinity_distance_tiled_f32      as affinity_forward_tiled_f32, but leaves d
+// Loss and gradient take d and any stencil:
 //       affinity_count_u32               pairs of each kind, from the labels alone: integers, so atomics keep the bits
 //       affinity_weights_f32             from those, what one pair of each kind weighs in the loss
 //       affinity_loss_f32                d → dL/dd, and sums of the loss a block and kind in a fixed tree

@@ -10,7 +10,7 @@
 //       batch_norm_coefficients_f32        1/√(σ² + ε), a, b from γ, β, μ, σ²: C threads
 //       batch_norm_f32                     y = a·x + b, and max(0, ·)                        8 bytes
 //       batch_norm_backward_f32            dx = a·dy where y > 0                             12 bytes (8 without ReLU)
-//       batch_norm_moments_f32             Σ (x − x₀), Σ (x − x₀)² a range, x₀ the channel's 4 bytes
+//       batch_norm_moments_f32             Σ (x − x₀), Σ (x − x₀)² a range, x₀ a channel's   4 bytes
 //                                          first value: a mean far from 0 costs no digits
 //       batch_norm_statistics_f32          μ, σ², 1/√(σ² + ε), a, b from those
 //       batch_norm_gradient_sums_f32       Σ g, Σ g·x̂ a range, g = dy where y > 0            12 bytes

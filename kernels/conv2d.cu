@@ -20,7 +20,7 @@
 //       conv2d_weight_tiled_f32       operands through shared memory                 multiply-add
 // 2     conv2d_blocks_f32             128×128 outputs a block, 8×8 a thread in       issue of multiply-adds: 16 of them a
 //                                     registers, 16-byte loads everywhere            16-byte shared load
-//
+//       conv2d_transpose_weight_f32, conv2d_transpose_weight_bf16   O×KH×KW×I to I×KH×KW×O, for the way back  memory
 // All f32 rungs add the terms of one output in the same order, taps outside and channels inside: same bits.
 #include "conv2d.cuh"
 

@@ -4,8 +4,8 @@
 //
 // rung  kernel                         idea                                          bounded by
 // 5     conv2d_mma_bf16                mma.sync 16×8×16 on fragments from ldmatrix,  tensor pipe; shared memory close by:
-//       conv2d_mma_bf16_f32            four stages of cp.async: 64 KB                6 ldmatrix feed 16 mma
-//                                      (the second: add and target in f32)
+//                                      four stages of cp.async: 64 KB                6 ldmatrix feed 16 mma
+//       conv2d_mma_bf16_f32            the same, add and target in f32               likewise
 //
 // Products are exact in f32, sums in f32: what is lost is the operands' rounding to 7 bits, 1e-3 … 1e-2 in the norm.
 #include "conv2d_pipeline.cuh"

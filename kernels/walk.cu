@@ -11,14 +11,14 @@
 // A_o[i] = W(i, i+q)^β, 0 where there is no pair. If A_o[i−q] is not 0, the partner of pixel i−q is pixel i: rows need no
 // bounds checks of their own, and zeros before each plane (`pad`, the largest q) serve for the upper border.
 // planes P×(pad + h·w), x and y L×h×w.
-//
+//       walk_build_f32            makes those planes and 1/D of W and β           memory: 8 bytes a pair
 // rung  kernel                    idea                                            bounded by
 // 1     walk_step_f32             one launch a step; a thread one pixel of        launches and L2: 2 loads a plane, one
 //                                 4 maps                                          a map and neighbour
-// 3     walk_whole_2_f32          all steps in one launch: a block keeps 2 or     shared memory: 8·2 or 16·2 bytes a
-//       walk_whole_4_f32          4 maps in shared memory; planes from L2         plane; planes' L2 reads
-// 5     walk_chebyshev_2_f32      the polynomial x^t by Chebyshev's, stopped      〃, with a quarter of the steps
-//       walk_chebyshev_4_f32      early
+// 3     walk_whole_2_f32          all steps in one launch, maps in shared memory  shared memory: 16 bytes a plane
+//       walk_whole_4_f32          likewise, four maps a block                     planes are read half as often
+// 5     walk_chebyshev_2_f32      x^t by Chebyshev's polynomials, stopped early   〃, with a quarter of the steps
+//       walk_chebyshev_4_f32      likewise, four maps a block
 #include "common.cuh"
 
 namespace {

@@ -1,6 +1,11 @@
-//! The CUDA back end on the emulated GPU: every rung of every ladder against an f64 reference, on odd shapes, with all
-//! checks on, no finding, and the same bytes in every order of blocks and warps.
+//! The CUDA back end: every rung of every ladder against an f64 reference, on odd shapes; by default on the emulated GPU, with
+//! all checks on, no finding, and the same bytes in every order of blocks and warps.
+//!
+//! `SEEDWALK_TEST_DEVICE=cuda:0` runs the same tests on a GPU. What only the emulator can do is left out there, and each test
+//! says so in a line `left out on cuda:0: …`; what was measured on the way is a line `fact: {…}`. The GPU day
+//! (`cargo xtask gpu-day`) reads both.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +26,10 @@ use common::Place;
 mod adversarial;
 #[path = "gpu/crf.rs"]
 mod crf;
+#[path = "gpu/full_size.rs"]
+mod full_size;
+#[path = "gpu/loading.rs"]
+mod loading;
 #[path = "gpu/operations.rs"]
 mod operations;
 #[path = "gpu/optimisers.rs"]
@@ -31,10 +40,26 @@ mod training;
 /// Rounding of one f32 operation.
 const EPSILON: f64 = f64::EPSILON * (1u64 << 28) as f64;
 
-/// The emulated GPU for one test at a time: its settings and its report are the process's.
+/// The device under test, and its name for the program's `--device`.
+fn device() -> (Device, String) {
+    let name = std::env::var("SEEDWALK_TEST_DEVICE").unwrap_or_else(|_| "emulated".into());
+    match Request::parse(&name) {
+        Ok(Request::Only(device)) if device != Device::Cpu => (device, device.to_string()),
+        _ => panic!("SEEDWALK_TEST_DEVICE={name}: `emulated`, `cuda` or `cuda:N` is meant"),
+    }
+}
+
+/// Says what this test does not do on the device under test.
+fn left_out(what: &str) {
+    println!("left out on {}: {what}", device().1);
+}
+
+/// The GPU for one test at a time: the emulator's settings and report are the process's, and so is a real GPU's precision.
 struct Alone {
     gpu: Arc<Gpu>,
-    emulator: Emulator,
+    /// `None` on a real GPU.
+    emulator: Option<Emulator>,
+    said: Cell<bool>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -42,27 +67,48 @@ impl Alone {
     fn new() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let gpu = Device::Emulated.gpu().unwrap();
-        let emulator = gpu.emulator().unwrap();
-        for (name, value) in [("faults", ""), ("seed", ""), ("checks", "all")] {
-            emulator.set(name, value).unwrap();
+        let gpu = device().0.gpu().unwrap();
+        let emulator = gpu.emulator();
+        if let Some(emulator) = &emulator {
+            for (name, value) in [("faults", ""), ("seed", ""), ("checks", "all")] {
+                emulator.set(name, value).unwrap();
+            }
+            emulator.reset().unwrap();
         }
-        emulator.reset().unwrap();
-        Self { gpu, emulator, _alone: alone }
+        gpu.set_precision(Precision::F32).unwrap();
+        Self { gpu, emulator, said: Cell::new(false), _alone: alone }
     }
 
-    /// What `run` gives, the same for several orders of blocks and warps, without a finding.
+    /// The emulator alone; on a real GPU `None`, and the test says that it is left out, and why.
+    fn emulated(why: &str) -> Option<(Arc<Gpu>, Emulator, MutexGuard<'static, ()>)> {
+        let Self { gpu, emulator, _alone, .. } = Self::new();
+        if emulator.is_none() {
+            left_out(&format!("the whole test: {why}"));
+        }
+        Some((gpu, emulator?, _alone))
+    }
+
+    /// What `run` gives, the same three times. Under the emulator: for several orders of blocks and warps, without a finding.
     fn same_bytes<T: PartialEq + std::fmt::Debug>(&self, what: &str, run: impl Fn(&Arc<Gpu>) -> T) -> T {
         let first = run(&self.gpu);
+        let Some(emulator) = &self.emulator else {
+            for repetition in [2, 3] {
+                assert!(run(&self.gpu) == first, "{what}: other bytes in run {repetition}");
+            }
+            if !self.said.replace(true) {
+                left_out("the emulator's checks and seeded orders; three runs gave the same bytes");
+            }
+            return first;
+        };
         for seed in ["1", "2"] {
-            self.emulator.set("seed", seed).unwrap();
+            emulator.set("seed", seed).unwrap();
             assert!(run(&self.gpu) == first, "{what}: other bytes with seed {seed}");
         }
-        self.emulator.set("seed", "").unwrap();
-        let report = self.emulator.report().unwrap();
+        emulator.set("seed", "").unwrap();
+        let report = emulator.report().unwrap();
         assert_eq!(report["findings_in_all"], 0, "{what}: {}", report["findings"]);
         assert!(report["launches_in_all"].as_u64() > Some(0), "{what}: nothing ran");
-        self.emulator.reset().unwrap();
+        emulator.reset().unwrap();
         first
     }
 }
@@ -398,27 +444,28 @@ fn every_rung_adds_up() {
 #[test]
 fn errors_name_what_was_done_and_what_to_do() {
     let alone = Alone::new();
-    alone.emulator.set("faults", "alloc:1").unwrap();
-    let error = alone.gpu.zeros::<f32>("the class maps", 1 << 20).unwrap_err();
+    let (free, total) = alone.gpu.memory().unwrap();
+    println!("fact: {}", serde_json::json!({ "free_bytes": free, "total_bytes": total }));
+    let error = alone.gpu.zeros::<f32>("the class maps", total).unwrap_err();
     let words = error.to_string();
-    for part in ["emulated", "allocating the class maps, 4.0 MiB", "out of memory", "MiB are free"] {
+    for part in [&device().1, "allocating the class maps, ", "out of memory", "MiB are free"] {
         assert!(words.contains(part), "{part} is not in {words}");
     }
     assert!(error.how_to_mend().unwrap().contains("--batch"));
     assert_eq!(error.exit_code(), 1);
-    alone.emulator.set("faults", "").unwrap();
     assert_eq!(alone.gpu.download(&alone.gpu.zeros::<f32>("x", 3).unwrap()).unwrap(), [0.0; 3]);
 }
 
 #[test]
 fn every_driver_call_of_a_walk_may_fail() {
-    let alone = Alone::new();
+    let Some((gpu, emulator, _alone)) = Alone::emulated("a real driver does not fail on demand") else {
+        return;
+    };
     let stencil = Stencil::default();
     let pairs = Pairs { stencil: stencil.clone(), reduction: Reduction::Mean, border: BorderRule::Full };
     let affinities = affinity::affinities(&random(&[1, 4, 5, 3], 7), &pairs).unwrap();
     let start = random(&[2, 4, 5], 8);
     let rung = &walk::cuda::LADDER[1];
-    let Alone { gpu, emulator, _alone } = alone;
     let live = |emulator: &Emulator| emulator.report().unwrap()["live"].clone();
     let run = |gpu: &Arc<Gpu>| walk::cuda::walk(gpu, rung, &affinities, &stencil, 8.0, &start, 5);
     let expected = run(&gpu).unwrap();
@@ -449,12 +496,17 @@ fn a_named_device_is_never_replaced() {
     let resolve = |name: &str| Request::parse(name).unwrap().resolve();
     assert!(resolve("cpu").unwrap().is_none());
     let _alone = Alone::new();
-    assert_eq!(resolve("emulated").unwrap().unwrap().device(), Device::Emulated);
-    // The emulated driver is this process's driver now, so no real GPU can be had in it.
-    let error = resolve("cuda").unwrap_err();
+    let (device, name) = device();
+    assert_eq!(resolve(&name).unwrap().unwrap().device(), device);
+    // One process uses one driver: the other kind of GPU cannot be had in it.
+    let (other, best) = match device {
+        Device::Emulated => ("cuda", None),
+        _ => ("emulated", Some(Device::Cuda(0))),
+    };
+    let error = resolve(other).unwrap_err();
     assert_eq!(error.exit_code(), 1);
     assert!(error.how_to_mend().is_some());
-    assert!(resolve("auto").unwrap().is_none());
+    assert_eq!(resolve("auto").unwrap().map(|gpu| gpu.device()), best);
 }
 
 /// A place with `a.safetensors` and `m.safetensors` for the walk.
@@ -473,10 +525,10 @@ fn walking_place() -> Place {
 const WALK: &str = "walk --affinities a.safetensors --maps m.safetensors --steps 20";
 
 #[test]
-fn the_command_walks_on_the_emulated_gpu() {
+fn the_command_walks_on_the_gpu() {
     let place = walking_place();
     place.succeeds(&format!("{WALK} --device cpu --output cpu.safetensors"));
-    place.succeeds(&format!("{WALK} --device emulated --output gpu.safetensors"));
+    place.succeeds(&format!("{WALK} --device {} --output gpu.safetensors", device().1));
     let read = |file| read_tensors(&place.at(file)).unwrap().get("maps").unwrap().clone();
     let (cpu, gpu) = (read("cpu.safetensors"), read("gpu.safetensors"));
     assert_eq!(cpu.shape(), gpu.shape());

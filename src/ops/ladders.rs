@@ -1,6 +1,6 @@
 //! The ladders of all operations in one table, and the choice of a rung by name (`--kernel conv2d=tf32`).
 
-use super::{affinity, conv2d, reduce, walk};
+use super::{affinity, conv2d, crf, reduce, walk};
 use crate::device::Precision;
 use crate::device::cuda::{Gpu, Rung};
 use crate::{Error, ErrorKind, Result};
@@ -82,6 +82,7 @@ pub fn ladders() -> Vec<Ladder> {
         ladder("affinity", "forward", true, plain(affinity::cuda::LADDER)),
         ladder("affinity", "gradient", true, plain(affinity::cuda::BACKWARD_LADDER)),
         ladder("walk", "forward", true, plain(walk::cuda::LADDER)),
+        ladder("crf", "mean field", true, crf::cuda::LADDER.iter().map(|r| Step::plain(&r.rung)).collect()),
         ladder("reduce", "sum", false, plain(reduce::cuda::LADDER)),
     ]
 }
@@ -153,10 +154,10 @@ mod tests {
         assert_eq!(Choice::parse("conv2d=tf32").unwrap(), Choice { operation: "conv2d", rung: "tf32" });
         assert_eq!(Choice::parse("walk=step").unwrap(), Choice { operation: "walk", rung: "step" });
         for (wrong, word) in [
-            ("conv2d", "conv2d, affinity, walk"),
-            ("", "conv2d, affinity, walk"),
-            ("crf=hash", "conv2d, affinity, walk"),
-            ("reduce=serial", "conv2d, affinity, walk"),
+            ("conv2d", "conv2d, affinity, walk, crf"),
+            ("", "conv2d, affinity, walk, crf"),
+            ("crf=hash", "uploaded, sorted, fused, chunks"),
+            ("reduce=serial", "conv2d, affinity, walk, crf"),
             ("conv2d=", "direct, tiled, blocks, async, tf32, bf16"),
             ("conv2d=TF32", "direct, tiled, blocks, async, tf32, bf16"),
             ("affinity=direct", "gather, tiled"),

@@ -14,6 +14,7 @@ use crate::nn::module::{Parameters, Role};
 use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
 use crate::ops::conv2d::{Conv2dOptions, conv2d};
 use crate::ops::crf::{CrfOptions, DenseCrf};
+use crate::ops::ladders::Step;
 use crate::ops::{activation, concat, dropout, elementwise, losses, pooling, resize};
 use crate::optim::cuda::Stop;
 use crate::optim::{Optimizer, Update};
@@ -39,7 +40,7 @@ const LOGITS: &[Dimension] = &[D("batch", 16, 2), D("channels", 20, 20)];
 /// As many as ResNet-38 has, in tensors of a million.
 const PARAMETERS: &[Dimension] = &[D("tensors", 105, 2), D("values", 1 << 20, 5000)];
 const CHANNELS: &[Dimension] = &[D("tensors", 90, 3), D("values", 512, 32)];
-const PHOTO: &[Dimension] =
+pub(super) const PHOTO: &[Dimension] =
     &[D("height", 375, 12), D("width", 500, 14), D("labels", 21, 3), D("iterations", 10, 2)];
 
 /// Everything that can be profiled.
@@ -76,7 +77,6 @@ pub fn catalogue() -> Vec<Subject> {
         subject("optimizer", "sgd", PARAMETERS, |s, _| optimiser(s, false)),
         subject("optimizer", "adam", PARAMETERS, |s, _| optimiser(s, true)),
         subject("optimizer", "stop", &[], |_, _| stop()),
-        subject("crf", "mean field", PHOTO, |s, _| crf(s)),
     ]);
     all
 }
@@ -396,7 +396,8 @@ fn photo(h: usize, w: usize) -> Result<RgbImage> {
 }
 
 /// Of the work on the lattice only splat and slice are counted: how many points the blur runs over depends on the picture.
-fn crf(shape: &Shape) -> Case {
+/// Whatever the rung, all kernels that run are its own.
+pub(super) fn crf(shape: &Shape, _: Option<&Step>) -> Case {
     let [h, w, labels, iterations] = shape.of(["height", "width", "labels", "iterations"]);
     // Six corners of a simplex in five dimensions, three in two.
     let flops = (iterations * 2 * 2 * (6 + 3) * labels * h * w) as f64;

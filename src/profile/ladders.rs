@@ -1,8 +1,8 @@
-//! The subjects that have ladders: convolution, affinity, walk, sum.
+//! The subjects that have ladders: convolution, affinity, walk, CRF, sum.
 
 use serde_json::json;
 
-use super::catalogue::{D, device, keep, random, ready};
+use super::catalogue::{D, PHOTO, crf, device, keep, random, ready};
 use super::{Build, Case, Dimension, Shape, Subject, Work};
 use crate::device::Precision;
 use crate::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinities, affinity_loss};
@@ -37,6 +37,7 @@ pub(super) fn subjects() -> Vec<Subject> {
             ("affinity", "forward") => (FEATURES, affinity_forward),
             ("affinity", "gradient") => (FEATURES, affinity_gradient),
             ("walk", "forward") => (WALK, walk_forward),
+            ("crf", "mean field") => (PHOTO, crf),
             ("reduce", "sum") => (VALUES, sum),
             _ => return None,
         })

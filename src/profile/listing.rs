@@ -15,6 +15,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("conv2d_tf32.cu", include_str!("../../kernels/conv2d_tf32.cu")),
     ("conv2d_weight.cu", include_str!("../../kernels/conv2d_weight.cu")),
     ("crf.cu", include_str!("../../kernels/crf.cu")),
+    ("crf_lattice.cu", include_str!("../../kernels/crf_lattice.cu")),
     ("dropout.cu", include_str!("../../kernels/dropout.cu")),
     ("losses.cu", include_str!("../../kernels/losses.cu")),
     ("optimizer.cu", include_str!("../../kernels/optimizer.cu")),
@@ -23,6 +24,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("pooling.cu", include_str!("../../kernels/pooling.cu")),
     ("reduce.cu", include_str!("../../kernels/reduce.cu")),
     ("resize.cu", include_str!("../../kernels/resize.cu")),
+    ("scan.cuh", include_str!("../../kernels/scan.cuh")),
+    ("sort.cu", include_str!("../../kernels/sort.cu")),
     ("walk.cu", include_str!("../../kernels/walk.cu")),
 ];
 

@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 /// The data set's flags and a training that takes a tenth of a second, 3 steps an epoch.
 pub const TRAIN: &str = "--data data --split train --width 1/32 --epochs 2 --batch 2 --crop 32";
 
+/// The program under test: the one that cargo has built, or, where tests run far from it, what `SEEDWALK_TEST_PROGRAM` names.
+fn program() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_seedwalk");
+    std::env::var_os("SEEDWALK_TEST_PROGRAM").map_or_else(|| built.into(), Into::into)
+}
+
 /// A temporary folder that commands run in, so that all paths are relative to it.
 pub struct Place {
     dir: tempfile::TempDir,
@@ -39,7 +45,7 @@ impl Place {
 
     /// The program with the arguments of a line, split at blanks.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seedwalk"));
+        let mut command = Command::new(program());
         command.current_dir(self.dir.path()).args(line.split_whitespace());
         command
     }
@@ -178,7 +184,7 @@ impl Drop for Running {
 
 /// Runs the program, quietly.
 pub fn seedwalk(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_seedwalk")).args(arguments).args(["-q"]).output().unwrap()
+    Command::new(program()).args(arguments).args(["-q"]).output().unwrap()
 }
 
 /// A path that is text.

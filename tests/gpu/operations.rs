@@ -1,4 +1,4 @@
-//! Every operation that a network is made of, on the emulated GPU and on the CPU: values and all gradients, on odd shapes.
+//! Every operation that a network is made of, on the GPU and on the CPU: values and all gradients, on odd shapes.
 //! The CPU's are held to an f64 reference and its central differences beside each operation (`src/ops`).
 
 use seedwalk::device::Precision;
@@ -21,7 +21,7 @@ use seedwalk::tape::{Tape, Var};
 use seedwalk::tensor::Tensor;
 use seedwalk::{Error, Result};
 
-use super::{Alone, random};
+use super::{Alone, device, random};
 
 /// Relative to a tensor's largest value: sums of a few hundred terms in another order.
 const TOLERANCE: f32 = 1e-5;
@@ -47,7 +47,7 @@ pub(super) fn values_and_gradients(
 }
 
 /// Checks that an operation does on the GPU what it does on the CPU, within `tolerance` of each tensor's largest value.
-fn follows_within(
+pub(super) fn follows_within(
     alone: &Alone,
     tolerance: f32,
     what: &str,
@@ -72,7 +72,7 @@ fn follows_within(
     }
 }
 
-fn follows(
+pub(super) fn follows(
     alone: &Alone,
     what: &str,
     inputs: &[Tensor],
@@ -396,7 +396,7 @@ fn inputs_in_two_places_are_an_error_that_names_the_operation() {
     ];
     for (operation, outcome) in mixtures {
         let words = outcome.map(|_| ()).unwrap_err().to_string();
-        for part in [operation, "`emulated`", "`cpu`", "one place"] {
+        for part in [operation, &format!("`{}`", device().1), "`cpu`", "one place"] {
             assert!(words.contains(part), "{part} is not in {words}");
         }
     }

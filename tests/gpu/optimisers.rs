@@ -1,4 +1,4 @@
-//! Optimisers on the emulated GPU: one launch for all parameters, beside the CPU's loops.
+//! Optimisers on the GPU: one launch for all parameters, beside the CPU's loops.
 
 use seedwalk::optim::{NotFinite, Optimizer, Update};
 use seedwalk::tensor::Tensor;

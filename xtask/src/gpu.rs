@@ -75,6 +75,33 @@ impl Gpu {
     }
 }
 
+/// GPUs that bounds are given for. Their rates stand in the emulator's table of GPUs, by these names.
+pub const RATED: [&str; 4] = ["A100", "H100", "H200", "RTX 4090"];
+
+/// What a GPU does at most: FLOP/s in f32, tf32 and bf16, bytes a second.
+///
+/// # Errors
+/// The emulator's table has no such GPU.
+pub fn rates(name: &str) -> Result<[f64; 4], String> {
+    let gpu = ptx_emulator::Gpu::named(name).ok_or_else(|| format!("no rates for a GPU {name}"))?;
+    Ok([gpu.f32_flops, gpu.tensor_tf32_flops, gpu.tensor_f16_flops, gpu.memory_bandwidth])
+}
+
+/// Seconds that so many operations in a precision (`f32`, `tf32`, `bf16`) and so many bytes take at least.
+///
+/// # Errors
+/// Another precision, another GPU.
+pub fn bound(name: &str, precision: &str, flops: u64, bytes: u64) -> Result<f64, String> {
+    let [f32, tf32, bf16, memory] = rates(name)?;
+    let peak = match precision {
+        "f32" => f32,
+        "tf32" => tf32,
+        "bf16" => bf16,
+        _ => return Err(format!("no rate for `{precision}`")),
+    };
+    Ok((flops as f64 / peak).max(bytes as f64 / memory))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +124,16 @@ mod tests {
         assert_eq!(of(75).blocks(32, 16, 0), 16);
         // Odd numbers of warps are rounded to fours where registers are handed out: 65536 / (255·32 → 8192) = 8 → 2 × 4.
         assert_eq!(of(90).blocks(96, 255, 0), 2);
+    }
+
+    #[test]
+    fn the_slower_of_arithmetic_and_memory_bounds() {
+        let near = |found: Result<f64, String>, expected: f64| (found.unwrap() / expected - 1.0).abs() < 1e-9;
+        assert!(near(bound("A100", "bf16", 312_000_000, 2_000), 1e-6));
+        assert!(near(bound("A100", "bf16", 312_000_000, 4_078_000), 2e-6));
+        assert!(near(bound("A100", "f32", 19_500_000, 0), 1e-6));
+        assert!(near(bound("H200", "tf32", 1, 4_800_000), 1e-6));
+        assert!(bound("A100", "f16", 1, 1).is_err());
+        assert!(RATED.iter().all(|name| rates(name).is_ok()) && rates("voodoo").is_err());
     }
 }

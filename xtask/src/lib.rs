@@ -1,3 +1,4 @@
-//! What the tasks and their tests share.
+//! What the tasks, their tests and the GPU day's runner share.
 
+pub mod day;
 pub mod emulated;

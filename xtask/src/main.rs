@@ -1,4 +1,5 @@
-//! `cargo xtask kernels …`: compiles the kernels to PTX and judges what assemblers make of it, without a GPU.
+//! `cargo xtask kernels …`: compiles the kernels to PTX and judges what assemblers make of it, without a GPU;
+//! `cargo xtask gpu-day …`: packs what a day with a GPU needs, and shows what it told.
 //!
 //! `kernels/*.cu` go through clang to `kernels/ptx/*.ptx`, which is committed and is what the driver loads. The
 //! gate (`check`) recompiles and compares byte for byte, assembles each for every GPU generation with ptxas, reads the
@@ -8,10 +9,11 @@
 mod baseline;
 mod check;
 mod compile;
-mod counted_crf;
 mod counters;
 mod docs;
 mod gpu;
+mod gpu_day;
+mod ladders;
 mod machine_code;
 mod nvrtc;
 mod source;
@@ -30,6 +32,27 @@ enum Task {
     /// The CUDA kernels in kernels/
     #[command(subcommand)]
     Kernels(Kernels),
+    /// A day with a GPU
+    #[command(subcommand)]
+    GpuDay(GpuDay),
+}
+
+#[derive(Subcommand)]
+enum GpuDay {
+    /// Put tests, benchmark, program and runner into a folder to carry to a machine with a GPU
+    Build {
+        /// The folder
+        #[arg(long, default_value = "target/gpu-day")]
+        output: PathBuf,
+    },
+    /// Show results in docs/gpu-day.md
+    Docs {
+        /// A results file that takes the place of the one in docs/results
+        results: Option<PathBuf>,
+        /// Fail if the page would change, and write nothing
+        #[arg(long, conflicts_with = "results")]
+        check: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -58,7 +81,7 @@ enum Kernels {
         #[arg(long)]
         update: bool,
     },
-    /// Write the tables in docs/kernels.md from kernels/baseline.json
+    /// Write the tables in docs/kernels.md
     Docs {
         /// Fail if they would change, and write nothing
         #[arg(long)]
@@ -67,15 +90,22 @@ enum Kernels {
 }
 
 fn main() -> ExitCode {
-    let Task::Kernels(command) = Task::parse();
     // `cargo xtask` may be called from any folder of the workspace; tests name a folder of their own.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     let within = |folder: PathBuf| if folder.is_absolute() { folder } else { root.join(folder) };
-    let outcome = match command {
-        Kernels::Build { update_baseline, kernels } => check::build(root, &within(kernels), update_baseline),
-        Kernels::Check { require_tools, kernels } => check::check(root, &within(kernels), require_tools),
-        Kernels::Counters { update } => counters::counters(root, update),
-        Kernels::Docs { check } => docs::write(root, check),
+    let outcome = match Task::parse() {
+        Task::Kernels(Kernels::Build { update_baseline, kernels }) => {
+            check::build(root, &within(kernels), update_baseline)
+        }
+        Task::Kernels(Kernels::Check { require_tools, kernels }) => {
+            check::check(root, &within(kernels), require_tools)
+        }
+        Task::Kernels(Kernels::Counters { update }) => counters::counters(root, update),
+        Task::Kernels(Kernels::Docs { check }) => docs::write(root, check),
+        Task::GpuDay(GpuDay::Build { output }) => gpu_day::build::build(root, &within(output)),
+        Task::GpuDay(GpuDay::Docs { results, check }) => {
+            gpu_day::page::write(root, results.as_deref(), check)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

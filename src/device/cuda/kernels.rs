@@ -199,7 +199,37 @@ pub fn kernel_file(kernel: &str) -> Option<&'static str> {
     FILES.iter().find_map(|&(file, ptx)| has(ptx).then_some(file))
 }
 
+/// What a kernel takes of a multiprocessor, by the driver, which compiles the PTX for the GPU at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelResources {
+    /// Registers of a thread.
+    pub registers: i32,
+    /// Bytes of a thread in memory: what its registers do not hold.
+    pub local_bytes: i32,
+    /// Static shared memory of a block in bytes.
+    pub shared_bytes: i32,
+    /// Most threads that a block may have.
+    pub threads: i32,
+}
+
 impl Gpu {
+    /// What a kernel of [`kernel_names`] takes, loaded if it was not.
+    ///
+    /// # Errors
+    /// No such kernel; the driver's: PTX that it refuses.
+    pub fn kernel_resources(&self, name: &'static str) -> Result<KernelResources> {
+        let kernel = self.kernel(name)?.function;
+        let resources = || {
+            Ok(KernelResources {
+                registers: kernel.num_regs()?,
+                local_bytes: kernel.local_size_bytes()?,
+                shared_bytes: kernel.shared_size_bytes()?,
+                threads: kernel.max_threads_per_block()?,
+            })
+        };
+        resources().map_err(|e| self.failure(&format!("asking for the resources of {name}"), e))
+    }
+
     fn kernel(&self, name: &'static str) -> Result<Kernel> {
         let mut kernels = self.kernels.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(name) {

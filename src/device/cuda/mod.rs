@@ -29,7 +29,7 @@ pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
 pub(crate) use feed::Feed;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
-pub use kernels::{kernel_file, kernel_names};
+pub use kernels::{KernelResources, kernel_file, kernel_names};
 pub use later::Later;
 pub use library::emulated_driver;
 pub use recording::{KernelFacts, Recording};

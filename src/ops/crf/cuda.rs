@@ -94,9 +94,10 @@ pub const LADDER: &[CrfRung] = &[
     },
 ];
 
-/// The fastest rung.
-pub fn choose() -> &'static CrfRung {
-    &LADDER[3]
+/// The fastest rung, or the one that was asked for.
+pub fn choose(gpu: &Gpu) -> &'static CrfRung {
+    let forced = gpu.forced("crf").and_then(|name| LADDER.iter().find(|r| r.rung.name == name));
+    forced.unwrap_or(&LADDER[3])
 }
 
 /// Positions in the plane, in deviations.
@@ -259,7 +260,7 @@ impl DenseCrf {
 
     /// Builds the lattices on a GPU, for [`DenseCrf::infer_on`].
     pub(super) fn build_on(&self, gpu: &Arc<Gpu>) -> Result<()> {
-        self.filters(gpu, choose()).map(|_| ())
+        self.filters(gpu, choose(gpu)).map(|_| ())
     }
 }
 

@@ -244,7 +244,7 @@ impl DenseCrf {
     /// As [`DenseCrf::infer`] and [`DenseCrf::on`].
     pub fn infer_on(&self, gpu: Option<&Arc<Gpu>>, scores: &Tensor) -> Result<Tensor> {
         match gpu {
-            Some(gpu) => cuda::infer(gpu, cuda::choose(), self, scores),
+            Some(gpu) => cuda::infer(gpu, cuda::choose(gpu), self, scores),
             None => self.infer(scores),
         }
     }
