@@ -159,7 +159,7 @@ fn every_driver_call_of_a_crf_may_fail() {
     let scores = scores(2, 2, 3);
     let options = CrfOptions { iterations: 1, ..CrfOptions::default() };
     let run = |gpu: &Arc<Gpu>| {
-        let outcome = refined(gpu, cuda::choose(), &image, &options, &scores);
+        let outcome = refined(gpu, cuda::choose(gpu), &image, &options, &scores);
         forget_positions(Some(gpu));
         outcome
     };
@@ -198,7 +198,7 @@ fn memory_that_runs_out_is_named() {
         return;
     };
     let image = RgbImage { width: 3, height: 2, pixels: vec![7; 18] };
-    let run = |gpu| refined(gpu, cuda::choose(), &image, &CrfOptions::default(), &scores(2, 2, 3));
+    let run = |gpu| refined(gpu, cuda::choose(gpu), &image, &CrfOptions::default(), &scores(2, 2, 3));
     for (n, what) in [(1, "a lattice's keys"), (6, "the sort's order"), (10, "a lattice's heads")] {
         emulator.set("faults", &format!("alloc:{n}")).unwrap();
         let error = run(&gpu).unwrap_err().to_string();
