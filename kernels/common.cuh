@@ -133,8 +133,8 @@ __device__ __forceinline__ float exp_f32(float x) {
     float n;
     const float r = exp_reduce(x, n);
     const float y = fmaf(r * r, exp_polynomial(r), r) + 1.0f;
-    const float scaled = __int_as_float(__float_as_int(y) + int(n) * (1 << 23));
-    return x < -87.33f ? 0.0f : scaled;
+    // A product, not a sum of exponents: a NaN comes through.
+    return x < -87.33f ? 0.0f : y * __int_as_float((int(n) + 127) << 23);
 }
 // e^x − 1 for x ≤ 0, with its digits kept near 0.
 __device__ __forceinline__ float expm1_f32(float x) {
@@ -145,7 +145,7 @@ __device__ __forceinline__ float expm1_f32(float x) {
     const float power = __int_as_float((int(n) + 127) << 23);
     return fmaf(power, y, power - 1.0f);
 }
-// ln x for normal x > 0. x = 2^n·m, √½ ≤ m < √2; ln m = 2 artanh(s), s = (m − 1)/(m + 1), |s| < 0.172,
+// ln x for normal x > 0; NaN and infinity come through. x = 2^n·m, √½ ≤ m < √2; ln m = 2 artanh(s), s = (m − 1)/(m + 1), |s| < 0.172,
 // odd series to s^9: the first term left out is 2 s^11 / 11 < 8e-10.
 __device__ __forceinline__ float log_f32(float x) {
     const int bits = __float_as_int(x);
@@ -158,7 +158,7 @@ __device__ __forceinline__ float log_f32(float x) {
     p = fmaf(p, q, 2.0f / 5.0f);
     p = fmaf(p, q, 2.0f / 3.0f);
     const float ln_m = fmaf(p * q, s, 2.0f * s);
-    return fmaf(float(n), 0.693147182f, ln_m);
+    return x < __int_as_float(0x7f800000) ? fmaf(float(n), 0.693147182f, ln_m) : x;
 }
 
 // Sum over a warp in a fixed tree: the same bits on every run, in every lane.

@@ -150,7 +150,7 @@ fn a_forced_rung_is_refused_where_it_means_nothing() {
         ),
         ("--kernel conv2d=fastest --device cpu", 2, &["fastest"]),
         ("--kernel tf32 --device emulated", 2, &["OPERATION=RUNG", "conv2d, affinity, walk"]),
-        ("--kernel crf=hash --device emulated", 2, &["crf", "conv2d, affinity, walk"]),
+        ("--kernel crf=hash --device emulated", 2, &["crf", "uploaded, sorted, fused, chunks"]),
         ("--kernel conv2d=tf32 --device emulated", 1, &["tf32", "f32", "--precision tf32"]),
         ("--kernel conv2d=async --precision bf16 --device emulated", 1, &["async", "--precision f32"]),
         ("--kernel conv2d=blocks --device cpu", 1, &["cpu", "--kernel"]),

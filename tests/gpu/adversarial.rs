@@ -42,9 +42,10 @@ fn cycled(shape: &[usize], values: &[f32], step: usize) -> Tensor {
     Tensor::new(shape, (0..len).map(|i| values[i * step % values.len()]).collect()).unwrap()
 }
 
-/// The same number, both no number, or apart by `relative` and one subnormal.
+/// The same number, both no number, or apart by `relative`, where one may be too small for a normal number and the other 0.
 fn alike(a: f32, b: f32, relative: f32) -> bool {
-    (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= relative * a.abs().max(b.abs()) + 1e-44
+    let near = || (a - b).abs() <= relative * a.abs().max(b.abs()) + f32::MIN_POSITIVE;
+    (a.is_nan() && b.is_nan()) || a == b || (relative > 0.0 && near())
 }
 
 /// Holds an operation on the GPU to the CPU's value and gradients, each value by itself.
