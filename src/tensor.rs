@@ -4,7 +4,7 @@
 //! so that a pixel's feature vector is contiguous. A tensor's buffer is shared by clones
 //! (reference-counted) and copied only when a shared one is written to.
 //!
-//! A tensor lives in host memory or in a GPU's. An operation computes where its inputs are ([`place`]) and leaves its
+//! A tensor lives in host memory or in a GPU's. An operation computes where its inputs are (`place`) and leaves its
 //! result there; only [`Tensor::to_device`] and [`Tensor::to_host`] move values. [`Tensor::data`] and its like are for
 //! host memory: asked of a tensor on a GPU, they panic, since such a copy would wait for all work and must be written out.
 

@@ -5,8 +5,8 @@
 //! mask from (seed, step). So a run that was broken off and goes on from its last checkpoint ends with
 //! the same bytes as one that was not.
 //!
-//! On a GPU nothing waits for the host: the next batch is copied while a step is computed ([`Feed`]), and a step's loss
-//! is read when the next step is queued. What is then found to be bad has changed nothing ([`Stop`]).
+//! On a GPU nothing waits for the host: the next batch is copied while a step is computed (`Feed`), and a step's loss
+//! is read when the next step is queued. What is then found to be bad has changed nothing (`Stop`).
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -19,7 +19,7 @@ use seedwalk::progress::Progress;
 use seedwalk::tape::{Tape, Var};
 use seedwalk::tensor::Tensor;
 
-use super::{Alone, device, random};
+use super::{Alone, device, every_driver_call_may_fail, random};
 use crate::common::Place;
 
 /// Four epochs of six steps.
@@ -305,35 +305,7 @@ fn toy_step(gpu: &Arc<Gpu>) -> Result<(f32, Vec<f32>)> {
 
 #[test]
 fn every_driver_call_of_a_training_step_may_fail() {
-    let Some((gpu, emulator, _alone)) = Alone::emulated("a real driver does not fail on demand") else {
-        return;
-    };
-    let live = || emulator.report().unwrap()["live"].clone();
-    let expected = toy_step(&gpu).unwrap();
-    gpu.synchronize().unwrap();
-    // Kernels are loaded: what is live now is what stays.
-    let before = live();
-    emulator.reset().unwrap();
-    assert_eq!(toy_step(&gpu).unwrap(), expected);
-    gpu.synchronize().unwrap();
-    let calls = emulator.report().unwrap()["calls"]["total"].as_u64().unwrap();
-    assert!(calls > 100, "{calls} calls");
-    for n in 1..=calls {
-        emulator.set("faults", &format!("call:{n}=CUDA_ERROR_ILLEGAL_STATE")).unwrap();
-        let outcome = toy_step(&gpu);
-        emulator.set("faults", "").unwrap();
-        match outcome {
-            Ok(found) => assert!(found == expected, "call {n}"),
-            Err(error) => assert!(error.to_string().contains("fault on demand"), "call {n}: {error}"),
-        }
-        // A destructor's failure comes out at the next call.
-        let _ = gpu.synchronize();
-        gpu.synchronize().unwrap();
-        // Page-locked memory whose copy failed is not kept for the next.
-        for (what, count) in live().as_object().unwrap() {
-            assert!(count.as_u64() <= before[what].as_u64(), "{what}: {count} live after call {n} failed");
-        }
-    }
+    every_driver_call_may_fail(100, toy_step);
 }
 
 #[test]
