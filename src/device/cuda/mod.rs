@@ -77,6 +77,14 @@ pub struct Gpu {
     context: Arc<CudaContext>,
 }
 
+/// The emulated GPU for one unit test at a time: its report is the process's, and a recording wants no work beside it.
+#[cfg(test)]
+pub(crate) fn emulated_alone() -> (Arc<Gpu>, std::sync::MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (Device::Emulated.gpu().expect("cargo has built the emulated driver"), alone)
+}
+
 /// GPUs that are open in this process.
 static OPEN: Mutex<Vec<Weak<Gpu>>> = Mutex::new(Vec::new());
 

@@ -5,7 +5,7 @@ use super::super::tests::{fast, mean_field, picture, points, scores};
 use super::super::{CrfOptions, Kernel, kernels};
 use super::lattice::layout;
 use super::*;
-use crate::device::Device;
+use crate::device::cuda::emulated_alone;
 use crate::formats::image::RgbImage;
 use crate::ops::testing::assert_close;
 
@@ -68,7 +68,7 @@ fn check_tables(what: &str, gpu: &Arc<Gpu>, found: &Lattice, kernel: &Kernel, sp
 
 #[test]
 fn lattices_built_on_the_gpu_are_the_cpus() {
-    let gpu = Device::Emulated.gpu().unwrap();
+    let (gpu, _alone) = emulated_alone();
     let noise = |h: usize, w: usize| {
         let word = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(13).wrapping_mul(0x85eb_ca6b);
         RgbImage::new(w, h, (0..h * w * 3).map(|i| (word(i) >> 24) as u8).collect()).unwrap()
@@ -146,7 +146,7 @@ fn steps_of_a_key_are_those_of_its_coordinates() {
 
 #[test]
 fn every_rung_is_near_the_mean_field_in_f64() {
-    let gpu = Device::Emulated.gpu().unwrap();
+    let (gpu, _alone) = emulated_alone();
     for (h, w, labels) in [(1, 1, 1), (1, 50, 2), (7, 13, 3), (11, 9, 5), (6, 5, 33)] {
         let (image, scores) = (picture(h, w, 1), scores(labels, h, w));
         let options = CrfOptions { iterations: 3, ..CrfOptions::default() };
@@ -177,7 +177,7 @@ fn images_beyond_32_bit_indices_are_refused_before_anything_is_allocated() {
             panic!("nothing may be launched");
         }
     }
-    let gpu = Device::Emulated.gpu().unwrap();
+    let (gpu, _alone) = emulated_alone();
     let error = Lattice::build(&gpu, &Vast, 400_000_000, Splat::Lists).err().unwrap();
     assert!(error.to_string().contains("32-bit"), "{error}");
 }
