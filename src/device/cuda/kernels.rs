@@ -203,13 +203,13 @@ pub fn kernel_file(kernel: &str) -> Option<&'static str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelResources {
     /// Registers of a thread.
-    pub registers: i32,
+    pub registers: u32,
     /// Bytes of a thread in memory: what its registers do not hold.
-    pub local_bytes: i32,
+    pub local_bytes: u32,
     /// Static shared memory of a block in bytes.
-    pub shared_bytes: i32,
+    pub shared_bytes: u32,
     /// Most threads that a block may have.
-    pub threads: i32,
+    pub threads: u32,
 }
 
 impl Gpu {
@@ -221,10 +221,10 @@ impl Gpu {
         let kernel = self.kernel(name)?.function;
         let resources = || {
             Ok(KernelResources {
-                registers: kernel.num_regs()?,
-                local_bytes: kernel.local_size_bytes()?,
-                shared_bytes: kernel.shared_size_bytes()?,
-                threads: kernel.max_threads_per_block()?,
+                registers: kernel.num_regs()?.unsigned_abs(),
+                local_bytes: kernel.local_size_bytes()?.unsigned_abs(),
+                shared_bytes: kernel.shared_size_bytes()?.unsigned_abs(),
+                threads: kernel.max_threads_per_block()?.unsigned_abs(),
             })
         };
         resources().map_err(|e| self.failure(&format!("asking for the resources of {name}"), e))

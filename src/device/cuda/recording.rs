@@ -7,7 +7,6 @@
 use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::result;
-use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 
 use super::buffer::Pool;
 use super::kernels::Kernel;
@@ -230,8 +229,7 @@ impl Recording {
         });
         let (kernel, geometry) =
             launch.ok_or_else(|| Error::new(ErrorKind::Device, format!("{name} was not launched")))?;
-        let fail = |e| self.gpu.failure(&format!("asking what {name} needs"), e);
-        let ask = |attribute| kernel.function.get_attribute(attribute).map(i32::unsigned_abs).map_err(fail);
+        let resources = self.gpu.kernel_resources(kernel.name)?;
         let held = kernel.function.occupancy_max_active_blocks_per_multiprocessor(
             geometry.threads,
             geometry.shared as usize,
@@ -240,10 +238,11 @@ impl Recording {
         Ok(KernelFacts {
             grid: geometry.grid,
             threads: geometry.threads,
-            registers: ask(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-            shared: ask(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)? + geometry.shared,
-            local: ask(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
-            blocks_per_multiprocessor: held.map_err(fail)?,
+            registers: resources.registers,
+            shared: resources.shared_bytes + geometry.shared,
+            local: resources.local_bytes,
+            blocks_per_multiprocessor: held
+                .map_err(|e| self.gpu.failure(&format!("asking what {name} needs"), e))?,
         })
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn scores(labels: usize, h: usize, w: usize) -> Tensor {
 }
 
 /// Points of both kernels, in units of their deviations.
-pub(super) fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
+fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 2] {
     let place = |p: usize, s: f64| vec![(p % image.width) as f64 / s, (p / image.width) as f64 / s];
     let n = image.width * image.height;
     let first = (0..n).map(|p| place(p, options.gaussian.sigma_xy)).collect();
@@ -34,10 +34,10 @@ pub(super) fn points(image: &RgbImage, options: &CrfOptions) -> [Vec<Vec<f64>>; 
 }
 
 /// Values at the points to filtered values.
-pub(super) type Filter = Box<dyn Fn(&[f64]) -> Vec<f64>>;
+type Filter = Box<dyn Fn(&[f64]) -> Vec<f64>>;
 
 /// Mean field in f64 with any filter.
-pub(super) fn mean_field(scores: &Tensor, options: &CrfOptions, filters: &[(f64, Filter)]) -> Vec<f64> {
+fn mean_field(scores: &Tensor, options: &CrfOptions, filters: &[(f64, Filter)]) -> Vec<f64> {
     let (labels, n) = (scores.shape()[0], scores.shape()[1] * scores.shape()[2]);
     let unary: Vec<f64> = scores.data().iter().map(|&p| f64::from(p).clamp(1e-5, 1.0).ln()).collect();
     let softmax = |energy: &[f64]| {
@@ -137,7 +137,7 @@ fn plain_lattice(points: Vec<Vec<f64>>) -> Filter {
 }
 
 /// The lattice under test as a filter of f64 values.
-pub(super) fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
+fn fast<const D: usize, const D1: usize>(points: Vec<Vec<f64>>) -> Filter {
     let points: Vec<[f32; D]> = points.iter().map(|p| std::array::from_fn(|i| p[i] as f32)).collect();
     let lattice = Lattice::new::<D, D1>(&points, &[]);
     Box::new(move |values| {
@@ -168,17 +168,20 @@ fn the_filter_matches_the_lattice_written_plainly() {
     }
 }
 
+/// The mean field of an image in f64, over the lattices' own filters.
+pub(super) fn mean_field_of(image: &RgbImage, scores: &Tensor, options: &CrfOptions) -> Vec<f64> {
+    let [first, second] = points(image, options);
+    let filters =
+        [(options.gaussian.weight, fast::<2, 3>(first)), (options.bilateral.weight, fast::<5, 6>(second))];
+    mean_field(scores, options, &filters)
+}
+
 #[test]
 fn the_mean_field_matches_the_definition_over_the_same_filter() {
     for (h, w, labels) in [(1, 1, 1), (1, 50, 2), (7, 13, 3), (11, 9, 5), (6, 5, 9)] {
         let (image, scores) = (picture(h, w, 1), scores(labels, h, w));
         let options = CrfOptions { iterations: 3, ..CrfOptions::default() };
-        let [first, second] = points(&image, &options);
-        let filters = [
-            (options.gaussian.weight, fast::<2, 3>(first)),
-            (options.bilateral.weight, fast::<5, 6>(second)),
-        ];
-        let expected = mean_field(&scores, &options, &filters);
+        let expected = mean_field_of(&image, &scores, &options);
         let actual = DenseCrf::new(&image, &options).unwrap().infer(&scores).unwrap();
         // Energies of up to w₁ + w₂ = 13 in f32, steepened by three iterations of a softmax.
         assert_close("Q", actual.data(), &expected, 1e-3);

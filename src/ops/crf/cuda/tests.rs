@@ -1,7 +1,7 @@
 //! The lattices that the GPU builds against the CPU's, table by table, on the emulated GPU: every check is on there, and
 //! what it finds is an error of the launch.
 
-use super::super::tests::{fast, mean_field, picture, points, scores};
+use super::super::tests::{mean_field_of, picture, scores};
 use super::super::{CrfOptions, Kernel, kernels};
 use super::lattice::layout;
 use super::*;
@@ -150,12 +150,7 @@ fn every_rung_is_near_the_mean_field_in_f64() {
     for (h, w, labels) in [(1, 1, 1), (1, 50, 2), (7, 13, 3), (11, 9, 5), (6, 5, 33)] {
         let (image, scores) = (picture(h, w, 1), scores(labels, h, w));
         let options = CrfOptions { iterations: 3, ..CrfOptions::default() };
-        let [first, second] = points(&image, &options);
-        let filters = [
-            (options.gaussian.weight, fast::<2, 3>(first)),
-            (options.bilateral.weight, fast::<5, 6>(second)),
-        ];
-        let expected = mean_field(&scores, &options, &filters);
+        let expected = mean_field_of(&image, &scores, &options);
         for rung in LADDER {
             let crf = DenseCrf::of(&image, &options).unwrap();
             let found = infer(&gpu, rung, &crf, &scores).unwrap();
