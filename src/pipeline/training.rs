@@ -163,8 +163,8 @@ pub fn train<T: Send + Sync + 'static>(
 
     let batches = prefetch(job, step, total, batch, steps_per_epoch);
     let receive = || batches.recv().map_err(|_| Error::invalid("the loader ended early"))?;
-    let mut next = Some(receive());
-    if let (Some(gpu), Some(Ok(batch))) = (&job.gpu, &next) {
+    let first_batch = receive();
+    if let (Some(gpu), Ok(batch)) = (&job.gpu, &first_batch) {
         let memory = StepMemory::count(job, gpu, &parameters, batch)?;
         log::info!("{memory}");
         let unfit = memory.unfit();
@@ -195,10 +195,10 @@ pub fn train<T: Send + Sync + 'static>(
     let behind = usize::from(job.gpu.is_some());
     let mut open: VecDeque<Queued<T>> = VecDeque::new();
     let mut saved = step;
-    let mut ready = bring(&mut feed, next.take());
-    while step < total {
-        let broken_off = match ready.take() {
-            Some(Ok((batch, images))) => {
+    let mut ready = Some(bring(&mut feed, first_batch));
+    while let Some(next) = ready.take() {
+        let broken_off = match next {
+            Ok((batch, images)) => {
                 // On one of the pool's own threads: from any other, each of a step's hundreds of parallel loops
                 // would wake the pool and put the caller to sleep.
                 let queued = rayon::scope(|_| steps.queue(batch, images, step)).map_err(out_of_memory)?;
@@ -208,11 +208,10 @@ pub fn train<T: Send + Sync + 'static>(
                 None
             }
             // A photograph that cannot be read is no reason to lose the steps before it.
-            Some(Err(error)) => Some(error),
-            None => Some(Error::invalid("the loader ended early")),
+            Err(error) => Some(error),
         };
         if step < total && broken_off.is_none() {
-            ready = bring(&mut feed, Some(receive()));
+            ready = Some(bring(&mut feed, receive()));
         }
         let interrupted = check_interrupted();
         let due = broken_off.is_none() && (step.is_multiple_of(every) || step == total);
@@ -244,12 +243,10 @@ pub fn train<T: Send + Sync + 'static>(
 type Ready<T> = Result<(Batch<T>, Tensor)>;
 
 /// Brings a batch's images to the GPU, if there is one.
-fn bring<T>(feed: &mut Feed, batch: Option<Result<Batch<T>>>) -> Option<Ready<T>> {
-    batch.map(|batch| {
-        let batch = batch?;
-        let images = feed.bring(&batch.images, "the images")?;
-        Ok((batch, images))
-    })
+fn bring<T>(feed: &mut Feed, batch: Result<Batch<T>>) -> Ready<T> {
+    let batch = batch?;
+    let images = feed.bring(&batch.images, "the images")?;
+    Ok((batch, images))
 }
 
 /// A training's steps: what they change, and what is the same for all.
