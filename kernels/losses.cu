@@ -70,13 +70,9 @@ softmax_cross_entropy_f32(const float *__restrict__ logits, const unsigned char 
             continue;
         }
         float largest = __int_as_float(0xff800000); // −∞
-        bool strange = false;
-        for (int c = lane; c < classes; c += WARP) {
-            largest = fmaxf(largest, row[c]);
-            strange |= row[c] != row[c]; // fmaxf passes a NaN over
-        }
+        for (int c = lane; c < classes; c += WARP) largest = fmaxf(largest, row[c]);
         largest = warp_max(largest);
-        float sum = strange ? __int_as_float(0x7fc00000) : 0.0f;
+        float sum = 0.0f; // fmaxf passes a NaN over, its exponential does not
         for (int c = lane; c < classes; c += WARP) sum += exp_f32(row[c] - largest);
         sum = warp_sum(sum);
         for (int c = lane; c < classes; c += WARP) out[c] = exp_f32(row[c] - largest) / sum - (c == label ? 1.0f : 0.0f);
