@@ -25,14 +25,15 @@ __device__ __forceinline__ unsigned philox(unsigned k0, unsigned k1, uint4 c, in
 
 } // namespace
 
-// factors[i] from word first + i of the stream (key; counter's upper words). Grid ⌈count / 256⌉, block 256.
+// factors[i] from word first + i of the stream (key; counter's upper words, of which the last two lie on the device: they
+// change from step to step, the launch does not). Grid ⌈count / 256⌉, block 256.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
 dropout_factors_f32(float *__restrict__ factors, int count, unsigned first, unsigned key0, unsigned key1, unsigned counter1,
-                    unsigned counter2, unsigned counter3, float p, float kept) {
+                    const unsigned *__restrict__ index, float p, float kept) {
     const int i = blockIdx.x * POINT_THREADS + threadIdx.x;
     if (i >= count) return;
     const unsigned word = first + i;
-    const unsigned bits = philox(key0, key1, make_uint4(word / 4, counter1, counter2, counter3), word % 4);
+    const unsigned bits = philox(key0, key1, make_uint4(word / 4, counter1, index[0], index[1]), word % 4);
     factors[i] = float(bits >> 8) * (1.0f / 16777216.0f) < p ? 0.0f : kept;
 }
 

@@ -5,6 +5,7 @@
 //       multi_label_soft_margin_f32   one block: N·C values are few                           latency
 //       softmax_cross_entropy_f32     a warp a pixel, which reads its logits thrice and       memory: 8 bytes a logit
 //                                     meets them in L1 twice; a block's losses in a tree
+//       mean_of_blocks_f32            what those blocks left, one block               latency: few values
 #include "common.cuh"
 
 namespace {
@@ -53,14 +54,16 @@ multi_label_soft_margin_f32(const float *__restrict__ logits, const float *__res
     if (threadIdx.x == 0) loss[0] = sum / float(count);
 }
 
-// slopes = softmax(s) − [class is the label], 0 where the label is 255; parts[b] = Σ of the losses of block b's 256 pixels.
-// Grid ⌈pixels / 256⌉, block 256.
+// slopes = softmax(s) − [class is the label], 0 where the label is 255; parts[b] = Σ of the losses of block b's 256 pixels,
+// counts[b] = how many of them have a label. Grid ⌈pixels / 256⌉, block 256.
 extern "C" __global__ void __launch_bounds__(THREADS)
 softmax_cross_entropy_f32(const float *__restrict__ logits, const unsigned char *__restrict__ labels, float *__restrict__ slopes,
-                          float *__restrict__ parts, int pixels, int classes) {
+                          float *__restrict__ parts, unsigned *__restrict__ counts, int pixels, int classes) {
     __shared__ float scratch[WARPS];
+    __shared__ unsigned labelled[WARPS];
     const int lane = threadIdx.x % WARP, first = blockIdx.x * PIXELS + threadIdx.x / WARP * 32;
     float losses = 0.0f;
+    unsigned count = 0;
     for (int pixel = first; pixel < min(first + 32, pixels); ++pixel) {
         const float *row = logits + pixel * classes;
         float *out = slopes + pixel * classes;
@@ -77,8 +80,28 @@ softmax_cross_entropy_f32(const float *__restrict__ logits, const unsigned char 
         sum = warp_sum(sum);
         for (int c = lane; c < classes; c += WARP) out[c] = exp_f32(row[c] - largest) / sum - (c == label ? 1.0f : 0.0f);
         losses += log_f32(sum) - (row[label] - largest);
+        ++count;
     }
-    // Every lane of a warp has the warp's sum.
+    // Every lane of a warp has the warp's sum and count. The sum's barriers are the counts' too.
+    if (lane == 0) labelled[threadIdx.x / WARP] = count;
     const float sum = block_sum<THREADS>(lane == 0 ? losses : 0.0f, scratch);
-    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+    if (threadIdx.x != 0) return;
+#pragma unroll
+    for (int warp = 1; warp < WARPS; ++warp) count += labelled[warp];
+    parts[blockIdx.x] = sum, counts[blockIdx.x] = count;
+}
+
+// share[0] = 1 / Σ counts, loss[0] = Σ parts · share[0]; both 0 where nothing counts. The host need not know how many labels
+// there are, so that a step is the same launches whatever its labels. Grid 1, block 256.
+extern "C" __global__ void __launch_bounds__(THREADS)
+mean_of_blocks_f32(const float *__restrict__ parts, const unsigned *__restrict__ counts, float *__restrict__ loss, float *__restrict__ share,
+                   int blocks) {
+    __shared__ float scratch[WARPS];
+    float sum = 0.0f, count = 0.0f; // whole numbers below 2^24 keep their digits
+    for (int i = threadIdx.x; i < blocks; i += THREADS) sum += parts[i], count += float(counts[i]);
+    sum = block_sum<THREADS>(sum, scratch);
+    count = block_sum<THREADS>(count, scratch);
+    if (threadIdx.x != 0) return;
+    share[0] = count > 0.0f ? 1.0f / count : 0.0f;
+    loss[0] = sum * share[0];
 }

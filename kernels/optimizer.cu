@@ -29,7 +29,8 @@ struct Entry {
     int count;
     int first_block;
     float rate, decay, shrink, momentum;
-    int pad[2];
+    float v_hat; // Adam's correction of v
+    int pad;
 };
 
 __device__ __forceinline__ const Entry &entry_of(const Entry *__restrict__ table, int entries, int &number) {
@@ -94,7 +95,7 @@ sgd_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, co
 // passes a momentum of 0 and may leave m and v unset. Grid and block as above.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
 adam_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, const unsigned *__restrict__ stop, int entries, float b1,
-               float c1, float b2, float c2, float v_hat) {
+               float c1, float b2, float c2) {
     if (stop && *stop) return;
     int number;
     const Entry &e = entry_of(table, entries, number);
@@ -107,7 +108,7 @@ adam_table_f32(const Entry *__restrict__ table, unsigned *__restrict__ counts, c
             const float slope = fmaf(e.decay, weight.v[j], gradient.v[j]);
             mean.v[j] = fmaf(b1, mean.v[j], c1 * slope);
             square.v[j] = fmaf(b2, square.v[j], c2 * slope * slope);
-            weight.v[j] = e.shrink * weight.v[j] - e.rate * mean.v[j] / (sqrtf(square.v[j] * v_hat) + ADAM_EPSILON);
+            weight.v[j] = e.shrink * weight.v[j] - e.rate * mean.v[j] / (sqrtf(square.v[j] * e.v_hat) + ADAM_EPSILON);
             bad.gradients += !is_finite(gradient.v[j]);
             bad.weights += !is_finite(weight.v[j]);
         }

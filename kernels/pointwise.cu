@@ -9,7 +9,7 @@
 //       relu_f32, elu_f32             y = f(x)                             8 bytes
 //       relu_backward_f32             dx = dy where y > 0                  12 bytes
 //       elu_backward_f32              dx = dy·(y > 0 ? 1 : y + 1)          12 bytes
-//       scale_by_f32                  y = x·factor·g[0]: a loss's slopes   8 bytes
+//       scale_by_f32                  y = x·share[0]·g[0]: a loss's slopes 8 bytes
 //                                     by the loss's own gradient
 //       to_bf16, from_bf16            conversions                          6 bytes
 #include "pointwise.cuh"
@@ -66,12 +66,12 @@ extern "C" __global__ void __launch_bounds__(POINT_THREADS) elu_backward_f32(con
     write(dx, i, count, f);
 }
 
-// g is one number on the device, so that nothing waits for it.
+// g and share are one number each on the device, so that nothing waits for them; without a share it is 1.
 extern "C" __global__ void __launch_bounds__(POINT_THREADS)
-scale_by_f32(const float *x, const float *__restrict__ g, float *y, int count, float factor) {
+scale_by_f32(const float *x, const float *__restrict__ g, const float *__restrict__ share, float *y, int count) {
     const int i = first_value();
     if (i >= count) return;
-    const float by = factor * g[0];
+    const float by = share ? share[0] * g[0] : g[0];
     Four f = read(x, i, count);
 #pragma unroll
     for (int j = 0; j < 4; ++j) f.v[j] *= by;

@@ -7,7 +7,6 @@
 // 1     sum_blocks_f32        each block adds a range; rung 0 adds what is left  memory: 4 B a value, read once
 //       sum_rows_f32          channel sums of pixels, a range of rows a block    memory, likewise
 //       sum_parts_f32         what blocks left, added in their order             memory, likewise
-//       sum_scaled_f32        factor·Σ x of what blocks left, one block           latency: few values
 #include "common.cuh"
 
 constexpr int SUM_THREADS = 256;
@@ -70,13 +69,4 @@ sum_parts_f32(const float *__restrict__ parts, float *__restrict__ out, int part
     float sum = parts[i];
     for (int p = 1; p < part_count; ++p) sum += parts[p * count + i];
     out[i] = sum;
-}
-
-// out[0] = factor · Σ x. Grid 1, block 256.
-extern "C" __global__ void __launch_bounds__(SUM_THREADS) sum_scaled_f32(const float *__restrict__ x, float *__restrict__ out, int count, float factor) {
-    __shared__ float scratch[SUM_THREADS / WARP];
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < count; i += SUM_THREADS) sum += x[i];
-    sum = block_sum<SUM_THREADS>(sum, scratch);
-    if (threadIdx.x == 0) out[0] = factor * sum;
 }

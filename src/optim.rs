@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::device::cuda::{Argument, Gpu, Later};
+use crate::device::cuda::{Argument, Gpu, Reading, Slot};
 use crate::math::powf_f64;
 use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
@@ -43,6 +43,8 @@ pub struct Optimizer {
     rule: Rule,
     steps: u64,
     state: BTreeMap<usize, Vec<Tensor>>,
+    /// On a GPU: what the kernel is told of each parameter.
+    table: Option<Slot<u32>>,
 }
 
 /// One parameter's part in a step.
@@ -70,7 +72,7 @@ pub enum NotFinite {
 
 impl Optimizer {
     fn new(rule: Rule) -> Self {
-        Self { rule, steps: 0, state: BTreeMap::new() }
+        Self { rule, steps: 0, state: BTreeMap::new(), table: None }
     }
 
     /// Stochastic gradient descent; momentum 0 keeps no state.
@@ -105,7 +107,8 @@ impl Optimizer {
         self.update_unless(None, updates)?.wait()
     }
 
-    /// As [`Optimizer::update`], but what was met is known later, and on a GPU nothing is done once `stop` is set.
+    /// As [`Optimizer::update`], but what was met can be read after each launch of a graph that the step is captured in,
+    /// and on a GPU nothing is done once `stop` is set.
     ///
     /// # Errors
     /// As [`Optimizer::update`].
@@ -113,20 +116,20 @@ impl Optimizer {
         &mut self,
         stop: Option<&cuda::Stop>,
         updates: &mut [Update<'_>],
-    ) -> Result<Later<Option<NotFinite>>> {
-        self.steps += 1;
+    ) -> Result<Reading<Option<NotFinite>>> {
         let tensors: Vec<&Tensor> = updates.iter().flat_map(|u| [&*u.parameter, u.gradient]).collect();
         if let Some(gpu) = place("optimiser", &tensors)?.cloned() {
             return self.update_on_device(&gpu, stop, updates);
         }
+        self.steps += 1;
         if let Some(bad) = updates.iter().rev().find(|u| !u.gradient.is_finite()) {
-            return Ok(Later::now(Some(NotFinite::Gradient(bad.index))));
+            return Ok(Reading::known(Some(NotFinite::Gradient(bad.index))));
         }
         for u in updates.iter_mut() {
             self.step(u.index, u.parameter, u.gradient, u.rate, u.decay);
         }
         let bad = updates.iter().find(|u| !u.parameter.is_finite());
-        Ok(Later::now(bad.map(|u| NotFinite::Parameter(u.index))))
+        Ok(Reading::known(bad.map(|u| NotFinite::Parameter(u.index))))
     }
 
     fn update_on_device(
@@ -134,7 +137,35 @@ impl Optimizer {
         gpu: &Arc<Gpu>,
         stop: Option<&cuda::Stop>,
         updates: &mut [Update<'_>],
-    ) -> Result<Later<Option<NotFinite>>> {
+    ) -> Result<Reading<Option<NotFinite>>> {
+        let entries = self.prepare(gpu, updates)?;
+        let betas = [BETA1, 1.0 - BETA1, BETA2, 1.0 - BETA2].map(|beta| Argument::F32(beta as f32));
+        let (kernel, more) = match self.rule {
+            Rule::Sgd { .. } => ("sgd_table_f32", &betas[..0]),
+            Rule::Adam { .. } => ("adam_table_f32", &betas[..]),
+        };
+        let Some(table) = &self.table else { return Err(Error::invalid("an optimiser without a table")) };
+        // SAFETY: parameter, gradient and state of an entry have one shape; `buffer_mut` made what is written its own.
+        let bad = unsafe { cuda::launch(kernel, table.buffer(), &entries, stop, more)? };
+        let positions: Vec<usize> = updates.iter().map(|u| u.index).collect();
+        Ok(bad.map(move |bad| {
+            let of = |found: Option<usize>| found.map(|at| positions[at]);
+            let gradient = of(bad.iter().rposition(|b| b.gradients > 0)).map(NotFinite::Gradient);
+            gradient.or_else(|| of(bad.iter().position(|b| b.values > 0)).map(NotFinite::Parameter))
+        }))
+    }
+
+    /// Begins a step on a GPU: writes what the kernel is told of each parameter. The rest is one launch, which is the same
+    /// in every step but the first of a parameter, so that a graph that captured it needs only this.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn prepare(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        updates: &mut [Update<'_>],
+    ) -> Result<Vec<cuda::Entry>> {
+        self.steps += 1;
         let (t, slots) = (self.steps as f64, self.slots());
         let mut entries = Vec::with_capacity(updates.len());
         for u in updates.iter_mut() {
@@ -148,6 +179,7 @@ impl Optimizer {
                     // From a checkpoint, or from steps on another device.
                     Some(tensor) => *tensor = tensor.to_device(gpu, "optimiser state")?,
                     None => {
+                        gpu.check_lasting("optimiser state")?;
                         let fresh = Arc::new(gpu.allocate("optimiser state", u.gradient.len())?);
                         state.push(Tensor::from_buffer(u.gradient.shape(), fresh)?);
                     }
@@ -161,6 +193,7 @@ impl Optimizer {
                 decay: u.decay,
                 shrink: 1.0,
                 momentum: if first { 0.0 } else { 1.0 },
+                v_hat: (1.0 / (1.0 - powf_f64(BETA2, t))) as f32,
             };
             match self.rule {
                 Rule::Sgd { momentum } => entry.momentum *= momentum,
@@ -173,19 +206,28 @@ impl Optimizer {
             }
             entries.push(entry);
         }
-        let betas = [BETA1, 1.0 - BETA1, BETA2, 1.0 - BETA2, 1.0 / (1.0 - powf_f64(BETA2, t))];
-        let (kernel, more) = match self.rule {
-            Rule::Sgd { .. } => ("sgd_table_f32", vec![]),
-            Rule::Adam { .. } => ("adam_table_f32", betas.map(|v| Argument::F32(v as f32)).to_vec()),
+        let words = cuda::words(&entries)?;
+        let fits = |table: &Slot<u32>| {
+            table.buffer().len() == words.len() && Arc::ptr_eq(table.buffer().gpu(), gpu)
         };
-        // SAFETY: parameter, gradient and state of an entry have one shape; `buffer_mut` made what is written its own.
-        let bad = unsafe { cuda::launch(gpu, kernel, &entries, stop, &more)? };
-        let positions: Vec<usize> = updates.iter().map(|u| u.index).collect();
-        Ok(bad.map(move |bad| {
-            let of = |found: Option<usize>| found.map(|at| positions[at]);
-            let gradient = of(bad.iter().rposition(|b| b.gradients > 0)).map(NotFinite::Gradient);
-            gradient.or_else(|| of(bad.iter().position(|b| b.values > 0)).map(NotFinite::Parameter))
-        }))
+        let mut table = match self.table.take().filter(fits) {
+            Some(table) => table,
+            None => {
+                gpu.check_lasting("a table of parameters")?;
+                Slot::new(gpu, "a table of parameters", words.len())?
+            }
+        };
+        table.write(&words)?;
+        self.table = Some(table);
+        Ok(entries)
+    }
+
+    /// Writes what was held back while a graph was captured.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.table.as_mut().map_or(Ok(()), Slot::flush)
     }
 
     /// Updates parameter number `i` on the CPU by its gradient, which has the same shape.

@@ -35,10 +35,10 @@ impl TrainAffinity {
         check_folder_classes(&self.labels, &data)?;
         self.flags.prepare(session)?;
         let (output, progress) = (self.flags.output.as_path(), &session.progress);
-        let (gpu, recompute, counts_only) =
-            (session.gpu.as_ref(), self.flags.recompute, self.flags.count_memory);
+        let (gpu, recompute) = (session.gpu.as_ref(), self.flags.recompute);
+        let (graph, counts_only) = (!self.flags.no_graph, self.flags.count_memory);
         let (data, config) = (&data, &config);
-        let stage = TrainStage { data, config, output, gpu, recompute, counts_only, progress };
+        let stage = TrainStage { data, config, output, gpu, recompute, graph, counts_only, progress };
         Ok(trained(&train_affinity(&stage, &self.labels)?, output, counts_only))
     }
 }

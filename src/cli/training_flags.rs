@@ -44,6 +44,10 @@ pub(super) struct TrainingFlags {
     /// would not hold them), always, never; the results are the same bytes
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub recompute: Recompute,
+    /// Queue every step's kernels one by one, where a GPU would launch all but the first as one graph; the results are the
+    /// same bytes
+    #[arg(long)]
+    pub no_graph: bool,
     /// Count what a step takes of the GPU's memory, and stop there
     #[arg(long)]
     pub count_memory: bool,
@@ -114,7 +118,7 @@ pub(super) fn trained(summary: &TrainingSummary, output: &Path, counts_only: boo
     let json = json!({
         "output": path_json(output), "steps": summary.steps, "last_loss": summary.last_loss,
         "seconds": summary.seconds, "was_complete": summary.was_complete,
-        "memory": memory,
+        "graph_steps": summary.graph_steps, "memory": memory,
     });
     Outcome::new(lines.join("\n"), json)
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::device::cuda::{Gpu, Later};
+use crate::device::cuda::{DeviceBuffer, Gpu, Reading};
 use crate::ops::batch_norm::{Activation, BatchStatistics, Statistics, batch_norm};
 use crate::ops::conv2d::{Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu};
-use crate::optim::cuda::{Entry, Stop};
+use crate::optim::cuda::{Bad, Entry, Stop};
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
@@ -147,23 +147,22 @@ impl Parameters {
     }
 
     /// Folds the statistics of a training batch into the running ones: r ← 0.9·r + 0.1·batch. Returns the position of
-    /// the first of them that is no number afterwards, which is known later on a GPU. There nothing is done once `stop` is
-    /// set.
+    /// the first of them that is no number afterwards. On a GPU nothing is done once `stop` is set.
     ///
     /// # Errors
     /// The device's.
     pub(crate) fn update_running_statistics(
         &mut self,
-        seen: Vec<(String, BatchStatistics)>,
+        seen: &[(String, BatchStatistics)],
         stop: Option<&Stop>,
-    ) -> Result<Later<Option<usize>>> {
+    ) -> Result<Reading<Option<usize>>> {
         const MOMENTUM: f32 = 0.1;
         if let Some(gpu) = self.gpu().cloned() {
-            return self.blend_on_device(&gpu, &seen, stop, MOMENTUM);
+            return self.blend_on_device(&gpu, seen, stop, MOMENTUM);
         }
         let mut bad = None;
         for (name, batch) in seen {
-            for (suffix, batch) in [("running_mean", batch.mean), ("running_var", batch.variance)] {
+            for (suffix, batch) in [("running_mean", &batch.mean), ("running_var", &batch.variance)] {
                 if let Some(&i) = self.index.get(&format!("{name}.{suffix}")) {
                     let running = self.list[i].value.data_mut();
                     for (r, b) in running.iter_mut().zip(batch.data()) {
@@ -175,7 +174,7 @@ impl Parameters {
                 }
             }
         }
-        Ok(Later::now(bad))
+        Ok(Reading::known(bad))
     }
 
     fn blend_on_device(
@@ -184,7 +183,7 @@ impl Parameters {
         seen: &[(String, BatchStatistics)],
         stop: Option<&Stop>,
         rate: f32,
-    ) -> Result<Later<Option<usize>>> {
+    ) -> Result<Reading<Option<usize>>> {
         let (mut entries, mut positions) = (Vec::new(), Vec::new());
         for (name, batch) in seen {
             for (suffix, batch) in [("running_mean", &batch.mean), ("running_var", &batch.variance)] {
@@ -195,9 +194,16 @@ impl Parameters {
                 positions.push(i);
             }
         }
+        if entries.is_empty() {
+            return Ok(Reading::known(None));
+        }
+        let table = gpu.upload("a table of statistics", &optim::cuda::words(&entries)?)?;
         // SAFETY: a running value for each of the batch's; `buffer_mut` made it its own.
-        let bad = unsafe { optim::cuda::launch(gpu, "blend_table_f32", &entries, stop, &[])? };
-        Ok(bad.map(|bad| positions.into_iter().zip(bad).filter(|(_, b)| b.values > 0).map(|(i, _)| i).min()))
+        let bad = unsafe { optim::cuda::launch("blend_table_f32", &table, &entries, stop, &[])? };
+        let first = move |bad: Vec<Bad>| {
+            positions.iter().zip(bad).filter(|(_, b)| b.values > 0).map(|(i, _)| *i).min()
+        };
+        Ok(bad.map(first))
     }
 }
 
@@ -226,6 +232,8 @@ pub struct Forward<'a> {
     leaves: HashMap<usize, Var>,
     statistics: Vec<(String, BatchStatistics)>,
     dropouts: u64,
+    /// The step's two words on a GPU, which name dropout masks.
+    step: Option<Arc<DeviceBuffer<u32>>>,
     /// Whether a segment's values are made anew on the way back.
     recomputes: bool,
     /// The parameters as segments keep them.
@@ -245,10 +253,17 @@ impl<'a> Forward<'a> {
             leaves: HashMap::new(),
             statistics: Vec::new(),
             dropouts: 0,
+            step: None,
             recomputes: false,
             kept: None,
             watched: None,
         }
+    }
+
+    /// From here on, what names a step's dropout masks on a GPU is read from these two words: the optimiser step, low word
+    /// first.
+    pub(crate) fn read_step_from(&mut self, words: &Arc<DeviceBuffer<u32>>) {
+        self.step = Some(Arc::clone(words));
     }
 
     /// From here on, [`Forward::segment`] keeps nothing but inputs.
@@ -275,6 +290,7 @@ impl<'a> Forward<'a> {
         let mut once = Forward::new(self.parameters, self.mode);
         once.tape = Tape::inference();
         once.dropouts = self.dropouts;
+        once.step = self.step.clone();
         once.watched = self.watched.take();
         let y = part(&mut once, Var::constant(x.value().clone()))?;
         let Forward { leaves, statistics, dropouts, watched, .. } = once;
@@ -287,11 +303,12 @@ impl<'a> Forward<'a> {
         let mut inputs = vec![x.clone()];
         inputs.extend(learned.iter().map(|&i| self.leaf(i)));
         let parameters = self.kept.get_or_insert_with(|| Arc::new(self.parameters.clone()));
-        let (parameters, mode) = (Arc::clone(parameters), self.mode);
+        let (parameters, mode, step) = (Arc::clone(parameters), self.mode, self.step.clone());
         let inputs: Vec<&Var> = inputs.iter().collect();
         Ok(self.tape.record("segment", y.into_value(), &inputs, move |dy| {
             let mut again = Forward::new(&parameters, mode);
             again.dropouts = before;
+            again.step.clone_from(&step);
             let needed = x.needs_gradient();
             let x = x.into_value();
             let x = if needed { again.tape.leaf(x) } else { Var::constant(x) };
@@ -422,7 +439,7 @@ impl<'a> Forward<'a> {
         let Mode::Training { seed, step, .. } = self.mode else { return Ok(x.clone()) };
         let mut stream = Stream::new(seed, Purpose::Dropout, self.dropouts as u32, step);
         self.dropouts += 1;
-        ops::dropout::channel_dropout(&mut self.tape, x, p, &mut stream)
+        ops::dropout::channel_dropout_at(&mut self.tape, x, p, &mut stream, self.step.as_deref())
     }
 
     /// Walks the tape back from a scalar loss. Returns the gradient of each learned parameter that the

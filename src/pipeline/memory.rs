@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::training::{Batch, Training, forward_backward, new_optimizer, update};
-use crate::device::cuda::Gpu;
+use super::training::{Batch, Inputs, Training, forward_backward, new_optimizer, update};
+use crate::device::cuda::{Element, Gpu};
 use crate::nn::module::Parameters;
 use crate::tensor::Tensor;
 use crate::{Error, ErrorKind, Result};
@@ -63,7 +63,7 @@ impl StepMemory {
     ///
     /// # Errors
     /// Those of the step.
-    pub(super) fn count<T>(
+    pub(super) fn count<T: Element>(
         job: &Training<'_, T>,
         gpu: &Arc<Gpu>,
         parameters: &Parameters,
@@ -127,7 +127,7 @@ impl fmt::Display for StepMemory {
 
 /// The footprint of two steps with the first `images` of a batch, from parameters in host memory: the second step has the
 /// optimiser's state from the first. And the kernels of the second.
-fn footprint<T>(
+fn footprint<T: Element>(
     job: &Training<'_, T>,
     gpu: &Gpu,
     parameters: &Parameters,
@@ -142,15 +142,19 @@ fn footprint<T>(
     let mut optimizer = new_optimizer(job.recipe);
     let (all, mut shape) = (batch.len().max(1), batch.images.shape().to_vec());
     shape[0] = images;
-    // The feed's two places.
+    // The feed's two places, and a graph's own.
     let mut places = [(); 2].map(|()| None);
+    let of_graph = if job.graph { shape.iter().product() } else { 0 };
+    let _of_graph = gpu.allocate::<f32>("the images", of_graph)?;
+    let targets = &batch.targets[..batch.targets.len() / all * images];
+    let inputs = Inputs::new(&gpu, targets.len())?;
     for (step, place) in places.iter_mut().enumerate() {
         launches = gpu.launches();
         let input = Arc::new(gpu.allocate("the images", shape.iter().product())?);
         let input = place.insert(Tensor::from_buffer(&shape, input)?).clone();
-        let targets = &batch.targets[..batch.targets.len() / all * images];
-        let pass = forward_backward(job, &parameters, input, targets, step as u64, recomputes)?;
-        update(job.recipe, &mut optimizer, &mut parameters, pass.learned, 0.0, None)?;
+        let pass =
+            forward_backward(job, &parameters, input, targets, Some(&inputs), step as u64, recomputes)?;
+        update(job.recipe, &mut optimizer, &mut parameters, &pass.learned, 0.0, None)?;
     }
     Ok((gpu.footprint(), gpu.launches() - launches))
 }

@@ -219,9 +219,9 @@ impl Run<'_> {
         let (train_hash, val_hash) = (hash_of(train, config.data.exif)?, hash_of(val, config.data.exif)?);
         let network = json!([config.preset, config.backbone, config.seed]);
         let training = |name: &str| (at(name), name.to_string());
-        let (recompute, counts_only) = (Recompute::Auto, false);
+        let (recompute, graph, counts_only) = (Recompute::Auto, true, false);
         let stage_of =
-            |data, output| TrainStage { data, config, output, gpu, recompute, counts_only, progress };
+            |data, output| TrainStage { data, config, output, gpu, recompute, graph, counts_only, progress };
 
         let (cam, _) = training("cam");
         let (cam_hash, cam_seconds, cam_report) = self.stage(Stage {

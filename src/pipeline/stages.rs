@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, Preset, TrainingConfig};
 use crate::data::Dataset;
 use crate::data::augment::{Recipe, Scale};
-use crate::device::cuda::{Gpu, Later};
+use crate::device::cuda::{Element, Given, Gpu, Reading};
 use crate::formats::checkpoint;
 use crate::formats::image::{Exif, read_rgb};
 use crate::formats::label_png::read_labels;
@@ -16,12 +16,12 @@ use crate::formats::safetensors::read_tensors;
 use crate::nn::Network;
 use crate::nn::module::Forward;
 use crate::nn::resnet38::STRIDE;
-use crate::ops::affinity::affinity_loss;
+use crate::formats::image::IGNORE;
+use crate::ops::affinity::{affinity_loss, any_labelled_pair};
 use crate::ops::class_maps::{labels_to_grid, pooled_confident_labels};
 use crate::ops::losses::{multi_label_soft_margin, softmax_cross_entropy};
 use crate::progress::Progress;
 use crate::tape::Var;
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 use super::images::check_folder_classes;
@@ -42,6 +42,8 @@ pub struct TrainStage<'a> {
     pub gpu: Option<&'a Arc<Gpu>>,
     /// Whether activations are kept for the way back.
     pub recompute: Recompute,
+    /// Whether a GPU's steps are launched as a graph.
+    pub graph: bool,
     /// Only count what a step takes of the GPU's memory.
     pub counts_only: bool,
     /// Where progress goes.
@@ -50,7 +52,8 @@ pub struct TrainStage<'a> {
 
 impl TrainStage<'_> {
     /// `sizes` is the range of sizes that augmentation draws from, for the checkpoint to remember.
-    fn run<T: Send + Sync + 'static>(
+    #[expect(clippy::too_many_arguments, reason = "what the trainings differ in")]
+    fn run<T: Element + Send + Sync>(
         &self,
         network: &dyn Network,
         recipe: &TrainingConfig,
@@ -58,6 +61,7 @@ impl TrainStage<'_> {
         names: Vec<String>,
         make: MakeSample<T>,
         loss: &Loss<'_, T>,
+        teaches: &(dyn Fn(&[T]) -> bool + Sync),
     ) -> Result<TrainingSummary> {
         let config = self.config;
         let init = Some(config.backbone.init.as_path()).filter(|p| !p.as_os_str().is_empty());
@@ -90,9 +94,11 @@ impl TrainStage<'_> {
                 name_of: &|i| names[i].clone(),
                 make,
                 loss,
+                teaches,
                 checkpoint_every: 0,
                 gpu: self.gpu.cloned(),
                 recompute: self.recompute,
+                graph: self.graph,
                 counts_only: self.counts_only,
             },
             self.progress,
@@ -122,13 +128,12 @@ pub fn train_cam(stage: &TrainStage<'_>) -> Result<TrainingSummary> {
         tags.iter().for_each(|&tag| target[tag - 1] = 1.0);
         Ok((image, target))
     });
-    let loss = |forward: &mut Forward<'_>, images: &Var, tags: &[f32]| {
+    let loss = |forward: &mut Forward<'_>, images: &Var, tags: &Given<'_, f32>| {
         let logits = network.forward(forward, images)?;
-        let targets = Tensor::new(&[images.shape()[0], classes], tags.to_vec())?;
-        let targets = targets.to_place(logits.value().gpu(), "the tags")?;
-        Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, Later::now(vec![])))
+        let targets = tags.tensor(&[images.shape()[0], classes], logits.value().gpu(), "the tags")?;
+        Ok((multi_label_soft_margin(&mut forward.tape, &logits, &targets)?, Reading::known(vec![])))
     };
-    stage.run(&network, recipe, json!([min, max]), names, make, &loss)
+    stage.run(&network, recipe, json!([min, max]), names, make, &loss, &|_| true)
 }
 
 /// A recipe with the configuration's change of hue.
@@ -237,9 +242,9 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
         Some(scores) => posterior_sample(images.into_iter().zip(scores).collect(), augment, exif),
         None => labelled_sample(Arc::new(samples), augment, exif, stage.data.classes.len()),
     };
-    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &[u8]| {
+    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &Given<'_, u8>| {
         let features = network.forward(forward, images)?;
-        let (loss, parts) = affinity_loss(&mut forward.tape, &features, labels, &pairs, config.loss)?;
+        let (loss, parts) = affinity_loss(&mut forward.tape, &features, *labels, &pairs, config.loss)?;
         let parts = parts.map(|parts| {
             vec![
                 ("background", parts.background),
@@ -249,7 +254,9 @@ pub fn train_affinity(stage: &TrainStage<'_>, labels: &Path) -> Result<TrainingS
         });
         Ok((loss, parts))
     };
-    stage.run(&network, &config.training, Value::Null, names, make, &loss)
+    let side = config.training.crop.div_ceil(STRIDE);
+    let teaches = |labels: &[u8]| any_labelled_pair(labels, side, side, &pairs);
+    stage.run(&network, &config.training, Value::Null, names, make, &loss, &teaches)
 }
 
 /// Trains the segmentation network on label PNGs.
@@ -265,9 +272,10 @@ pub fn train_segmentation(stage: &TrainStage<'_>, labels: &Path) -> Result<Train
     let augment =
         Recipe { scale: Scale::Factor { min, max }, ..hued(Recipe::segmentation(recipe.crop), recipe) };
     let make = labelled_sample(samples, augment, stage.config.data.exif, stage.data.classes.len());
-    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &[u8]| {
+    let loss = |forward: &mut Forward<'_>, images: &Var, labels: &Given<'_, u8>| {
         let logits = network.forward(forward, images)?;
-        Ok((softmax_cross_entropy(&mut forward.tape, &logits, labels)?, Later::now(vec![])))
+        Ok((softmax_cross_entropy(&mut forward.tape, &logits, *labels)?, Reading::known(vec![])))
     };
-    stage.run(&network, recipe, json!([min, max]), names, make, &loss)
+    let teaches = |labels: &[u8]| labels.iter().any(|label| *label != IGNORE);
+    stage.run(&network, recipe, json!([min, max]), names, make, &loss, &teaches)
 }

@@ -6,7 +6,10 @@
 //! the same bytes as one that was not.
 //!
 //! On a GPU nothing waits for the host: the next batch is copied while a step is computed (`Feed`), and a step's loss
-//! is read when the next step is queued. What is then found to be bad has changed nothing (`Stop`).
+//! is read when the next step is queued. What is then found to be bad has changed nothing (`Stop`). The first step is
+//! queued kernel by kernel; the second is captured as a CUDA graph, and every one from there on is one launch of it: what
+//! changes from step to step (images, targets, the step's number, rates) lies in device memory at places that stay
+//! (`Inputs`, the optimiser's table).
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -20,7 +23,7 @@ use serde_json::json;
 use super::events::{Event, Events};
 use super::memory::{Recompute, StepMemory};
 use crate::config::{OptimizerKind, TrainingConfig};
-use crate::device::cuda::{Feed, Gpu, Later};
+use crate::device::cuda::{DeviceBuffer, Element, Feed, Given, Graph, Gpu, Later, Reading, Slot};
 use crate::formats::checkpoint::{self, Checkpoint};
 use crate::formats::{atomic, weights};
 use crate::nn::Network;
@@ -38,10 +41,11 @@ use crate::{Error, ErrorKind, Result};
 pub type MakeSample<T> = Arc<dyn Fn(usize, &mut Stream) -> Result<(Tensor, Vec<T>)> + Send + Sync>;
 
 /// What there is to tell of a loss beside its value.
-pub type Parts = Later<Vec<(&'static str, f64)>>;
+pub type Parts = Reading<Vec<(&'static str, f64)>>;
 
-/// The scalar loss of a batch of images N×H×W×3 and the targets of all of them, and its parts.
-pub type Loss<'a, T> = dyn Fn(&mut Forward<'_>, &Var, &[T]) -> Result<(Var, Parts)> + Sync + 'a;
+/// The scalar loss of a batch of images N×H×W×3 and the targets of all of them, and its parts. On a GPU it must be the same
+/// launches for all targets that teach anything.
+pub type Loss<'a, T> = dyn Fn(&mut Forward<'_>, &Var, &Given<'_, T>) -> Result<(Var, Parts)> + Sync + 'a;
 
 /// The samples of one step.
 pub(super) struct Batch<T> {
@@ -92,12 +96,16 @@ pub struct Training<'a, T> {
     pub make: MakeSample<T>,
     /// The loss.
     pub loss: &'a Loss<'a, T>,
+    /// Whether anything can be learned from a batch with these targets. Without, the step leaves all as it is.
+    pub teaches: &'a (dyn Fn(&[T]) -> bool + Sync),
     /// Optimiser steps between checkpoints; 0 means one an epoch.
     pub checkpoint_every: u64,
     /// The GPU to train on, `None` for the CPU. Checkpoints do not tell: a run may go on elsewhere.
     pub gpu: Option<Arc<Gpu>>,
     /// Whether activations are kept for the way back or made anew. Either way the results are the same bytes.
     pub recompute: Recompute,
+    /// Whether a GPU's steps are launched as a graph. Either way the results are the same bytes.
+    pub graph: bool,
     /// End when [`TrainingSummary::memory`] is known, before the first step.
     pub counts_only: bool,
 }
@@ -113,6 +121,8 @@ pub struct TrainingSummary {
     pub seconds: f64,
     /// Whether the checkpoint was there already and nothing was left to do.
     pub was_complete: bool,
+    /// Steps of this process that were one launch of a graph.
+    pub graph_steps: u64,
     /// What a step takes of the GPU's memory.
     pub memory: Option<StepMemory>,
 }
@@ -124,7 +134,7 @@ pub struct TrainingSummary {
 /// ([`ErrorKind::NotFinite`]: the last checkpoint stays); another configuration than the checkpoint's;
 /// the folder held by another process; an interruption ([`ErrorKind::Interrupted`]: a checkpoint is
 /// written first).
-pub fn train<T: Send + Sync + 'static>(
+pub fn train<T: Element + Send + Sync>(
     job: &Training<'_, T>,
     progress: &Progress,
 ) -> Result<TrainingSummary> {
@@ -155,7 +165,7 @@ pub fn train<T: Send + Sync + 'static>(
     let stage = progress.stage(&format!("train {}", job.network.kind()), total);
     stage.already(step);
     let mut summary =
-        TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true, memory: None };
+        TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true, graph_steps: 0, memory: None };
     if step >= total {
         stage.finish();
         return Ok(summary);
@@ -177,7 +187,7 @@ pub fn train<T: Send + Sync + 'static>(
     let mut steps = Steps {
         job,
         recomputes: summary.memory.as_ref().map_or(job.recompute == Recompute::Always, |m| m.recomputes),
-        stop: job.gpu.as_ref().map(Stop::new).transpose()?,
+        on_gpu: None,
         parameters,
         optimizer,
         batch,
@@ -189,7 +199,10 @@ pub fn train<T: Send + Sync + 'static>(
         Some(memory) => memory.explain(e),
         None => e,
     };
-    steps.parameters.move_to(job.gpu.as_ref()).map_err(out_of_memory)?;
+    if let (Some(gpu), Ok(batch)) = (&job.gpu, &first_batch) {
+        steps.parameters.move_to(Some(gpu)).map_err(out_of_memory)?;
+        steps.on_gpu = Some(OnGpu::new(gpu, batch).map_err(out_of_memory)?);
+    }
     let mut feed = Feed::new(job.gpu.as_ref())?;
     // A step's results are asked for when the one behind it is queued.
     let behind = usize::from(job.gpu.is_some());
@@ -236,7 +249,8 @@ pub fn train<T: Send + Sync + 'static>(
     }
     stage.finish();
     let seconds = started.elapsed().as_secs_f64();
-    Ok(TrainingSummary { steps: step, last_loss, seconds, was_complete: false, ..summary })
+    let graph_steps = steps.on_gpu.map_or(0, |on_gpu| on_gpu.graph_steps);
+    Ok(TrainingSummary { steps: step, last_loss, seconds, was_complete: false, graph_steps, ..summary })
 }
 
 /// A batch and its images where the network computes.
@@ -250,17 +264,52 @@ fn bring<T>(feed: &mut Feed, batch: Result<Batch<T>>) -> Ready<T> {
 }
 
 /// A training's steps: what they change, and what is the same for all.
-struct Steps<'a, T> {
+struct Steps<'a, T: Element> {
     job: &'a Training<'a, T>,
     recomputes: bool,
-    stop: Option<Stop>,
     parameters: Parameters,
     optimizer: Optimizer,
+    on_gpu: Option<OnGpu<T>>,
     batch: usize,
     steps_per_epoch: u64,
     /// The first step of this process.
     first: u64,
     total: u64,
+}
+
+/// What steps on a GPU have beside.
+struct OnGpu<T: Element> {
+    stop: Stop,
+    inputs: Inputs<T>,
+    /// Whether a step that taught something has been done: its kernels are loaded, its state and its memory are there.
+    ready: bool,
+    graph: Option<StepGraph>,
+    graph_steps: u64,
+}
+
+/// What of a step's input is small, at the places where a captured step reads it.
+pub(super) struct Inputs<T> {
+    targets: Slot<T>,
+    /// The optimiser step, low word first.
+    step: Slot<u32>,
+}
+
+/// A step as a graph: each launch is a step.
+struct StepGraph {
+    graph: Graph,
+    /// Where it reads the images.
+    images: Arc<DeviceBuffer<f32>>,
+    /// Where it leaves what was learned.
+    learned: Learned,
+    outcome: Outcome,
+}
+
+/// Where a step leaves what there is to tell of it.
+#[derive(Clone)]
+struct Outcome {
+    loss: Tensor,
+    parts: Parts,
+    found: Found,
 }
 
 /// A step that is queued.
@@ -269,40 +318,148 @@ struct Queued<T> {
     rate: f32,
     batch: Batch<T>,
     loss: Later<f32>,
-    parts: Parts,
-    found: Found,
+    parts: Later<Vec<(&'static str, f64)>>,
+    /// Where it met or made what is no number.
+    found: (Later<Option<NotFinite>>, Later<Option<usize>>),
 }
 
 /// Where a step met or made what is no number: in the optimiser's update, then in the running statistics.
-pub(super) struct Found(Later<Option<NotFinite>>, Later<Option<usize>>);
+#[derive(Clone)]
+pub(super) struct Found(Reading<Option<NotFinite>>, Reading<Option<usize>>);
 
-impl<T> Steps<'_, T> {
+impl<T: Element> OnGpu<T> {
+    fn new(gpu: &Arc<Gpu>, batch: &Batch<T>) -> Result<Self> {
+        let (stop, inputs) = (Stop::new(gpu)?, Inputs::new(gpu, batch.targets.len())?);
+        Ok(Self { stop, inputs, ready: false, graph: None, graph_steps: 0 })
+    }
+}
+
+impl<T: Element> Inputs<T> {
+    /// Room for so many targets.
+    pub fn new(gpu: &Arc<Gpu>, targets: usize) -> Result<Self> {
+        Ok(Self { targets: Slot::new(gpu, "the targets", targets)?, step: Slot::new(gpu, "the step", 2)? })
+    }
+
+    pub fn write(&mut self, targets: &[T], step: u64) -> Result<()> {
+        self.targets.write(targets)?;
+        self.step.write(&[step as u32, (step >> 32) as u32])
+    }
+}
+
+impl<T: Element> Steps<'_, T> {
     /// Queues a step; on the CPU it is done then.
     fn queue(&mut self, batch: Batch<T>, images: Tensor, step: u64) -> Result<Queued<T>> {
+        let rate = learning_rate(self.job.recipe, step, self.total);
+        let Outcome { loss, parts, found: Found(updated, blended) } = match self.on_gpu.take() {
+            None => self.compute(images, &batch.targets, step, rate, None)?,
+            Some(mut on_gpu) => {
+                let outcome = self.queue_on_gpu(&mut on_gpu, images, &batch.targets, step, rate)?;
+                self.on_gpu = Some(on_gpu);
+                outcome
+            }
+        };
+        let found = (updated.later()?, blended.later()?);
+        Ok(Queued { step, rate, batch, loss: loss.item_later()?, parts: parts.later()?, found })
+    }
+
+    /// Queues a step as a launch of the graph where there is one; the second that teaches anything makes it.
+    fn queue_on_gpu(
+        &mut self,
+        on_gpu: &mut OnGpu<T>,
+        images: Tensor,
+        targets: &[T],
+        step: u64,
+        rate: f32,
+    ) -> Result<Outcome> {
+        on_gpu.inputs.write(targets, step)?;
+        if !(self.job.teaches)(targets) {
+            let compute = || self.compute(images, targets, step, rate, Some(on_gpu));
+            return match &on_gpu.graph {
+                Some(made) => made.graph.lend(compute),
+                None => compute(),
+            };
+        }
+        let buffer = images.buffer()?;
+        let gpu = Arc::clone(buffer.gpu());
+        if let Some(made) = &on_gpu.graph {
+            gpu.copy(buffer, &made.images)?;
+            let mut updates = updates(self.job.recipe, &mut self.parameters, &made.learned, rate);
+            self.optimizer.prepare(&gpu, &mut updates)?;
+        } else if self.job.graph && on_gpu.ready {
+            let place = Arc::new(gpu.duplicate("the images", buffer)?);
+            let at_place = Tensor::from_buffer(images.shape(), Arc::clone(&place))?;
+            let pass = || {
+                let mut learned = Learned::default();
+                let outcome = self.compute_into(&mut learned, at_place, targets, step, rate, Some(on_gpu))?;
+                Ok((learned, outcome))
+            };
+            let (graph, (learned, outcome)) = gpu.capture(pass)?;
+            self.optimizer.flush()?;
+            on_gpu.graph = Some(StepGraph { graph, images: place, learned, outcome });
+        }
+        match &on_gpu.graph {
+            Some(made) => {
+                made.graph.launch()?;
+                on_gpu.graph_steps += 1;
+                Ok(made.outcome.clone())
+            }
+            None => {
+                on_gpu.ready = true;
+                self.compute(images, targets, step, rate, Some(on_gpu))
+            }
+        }
+    }
+
+    /// Forward, backward and update, kernel by kernel.
+    fn compute(
+        &mut self,
+        images: Tensor,
+        targets: &[T],
+        step: u64,
+        rate: f32,
+        on_gpu: Option<&OnGpu<T>>,
+    ) -> Result<Outcome> {
+        self.compute_into(&mut Learned::default(), images, targets, step, rate, on_gpu)
+    }
+
+    /// As [`Steps::compute`], and what was learned goes on living.
+    fn compute_into(
+        &mut self,
+        learned: &mut Learned,
+        images: Tensor,
+        targets: &[T],
+        step: u64,
+        rate: f32,
+        on_gpu: Option<&OnGpu<T>>,
+    ) -> Result<Outcome> {
         let job = self.job;
-        let rate = learning_rate(job.recipe, step, self.total);
-        let pass = forward_backward(job, &self.parameters, images, &batch.targets, step, self.recomputes)?;
-        let Pass { loss, parts, learned } = pass;
-        if let Some(stop) = &self.stop {
+        let inputs = on_gpu.map(|on_gpu| &on_gpu.inputs);
+        let pass =
+            forward_backward(job, &self.parameters, images, targets, inputs, step, self.recomputes)?;
+        let Pass { loss, parts, learned: found } = pass;
+        *learned = found;
+        let stop = on_gpu.map(|on_gpu| &on_gpu.stop);
+        if let Some(stop) = stop {
             stop.look_at(&loss)?;
         }
-        let value = loss.item_later()?;
-        let found = if job.gpu.is_none() && !loss.item()?.is_finite() {
+        let found = if stop.is_none() && !loss.item()?.is_finite() {
             // Nothing is learned from it.
-            Found(Later::now(None), Later::now(None))
+            Found(Reading::known(None), Reading::known(None))
         } else {
-            update(job.recipe, &mut self.optimizer, &mut self.parameters, learned, rate, self.stop.as_ref())?
+            update(job.recipe, &mut self.optimizer, &mut self.parameters, learned, rate, stop)?
         };
-        Ok(Queued { step, rate, batch, loss: value, parts, found })
+        Ok(Outcome { loss, parts, found })
     }
 
     /// Waits for a step; what it came to.
     fn close(&self, queued: Queued<T>, started: Instant) -> Result<Event> {
-        let Queued { step, rate, batch, loss, parts, found: Found(updated, blended) } = queued;
+        let Queued { step, rate, batch, loss, parts, found: (updated, blended) } = queued;
         let loss = f64::from(loss.wait()?);
         let stopped = |place| not_finite(self.job, place, step, self.batch, self.steps_per_epoch, loss);
         if !loss.is_finite() {
-            return Err(stopped(first_bad_layer(self.job, &self.parameters, &batch, step)));
+            let first = || Ok(first_bad_layer(self.job, &self.parameters, &batch, step));
+            let graph = self.on_gpu.as_ref().and_then(|on_gpu| on_gpu.graph.as_ref());
+            return Err(stopped(graph.map_or_else(first, |made| made.graph.lend(first))?));
         }
         let name = |i| self.parameters.iter().nth(i).map(|p: &Parameter| p.name.clone()).unwrap_or_default();
         let after = match updated.wait()? {
@@ -373,11 +530,13 @@ pub(super) struct Pass {
     pub learned: Learned,
 }
 
-pub(super) fn forward_backward<T>(
+/// Forward and backward of a batch; on a GPU `inputs` has targets and step.
+pub(super) fn forward_backward<T: Element>(
     job: &Training<'_, T>,
     parameters: &Parameters,
     images: Tensor,
     targets: &[T],
+    inputs: Option<&Inputs<T>>,
     step: u64,
     recomputes: bool,
 ) -> Result<Pass> {
@@ -386,7 +545,11 @@ pub(super) fn forward_backward<T>(
     if recomputes {
         forward.recompute();
     }
-    let (loss, parts) = (job.loss)(&mut forward, &Var::constant(images), targets)?;
+    if let Some(inputs) = inputs {
+        forward.read_step_from(inputs.step.buffer());
+    }
+    let targets = Given::new(targets, inputs.map(|inputs| inputs.targets.buffer()));
+    let (loss, parts) = (job.loss)(&mut forward, &Var::constant(images), &targets)?;
     // A loss that nothing depends on (no labelled pixel in the batch) has no gradient: the step is empty.
     let learned = if loss.needs_gradient() { forward.backward(&loss)? } else { Learned::default() };
     Ok(Pass { loss: loss.into_value(), parts, learned })
@@ -407,17 +570,27 @@ pub(super) fn new_optimizer(recipe: &TrainingConfig) -> Optimizer {
     }
 }
 
-/// One optimiser step over all learned parameters, with the field's groups (spec §10): weight ×1, bias
-/// ×2 without decay, a new head's weights and biases at a multiple of that. Says where a gradient or what
-/// was made of it is not a number.
+/// One optimiser step over all learned parameters. Says where a gradient or what was made of it is not a number.
 pub(super) fn update(
     recipe: &TrainingConfig,
     optimizer: &mut Optimizer,
     parameters: &mut Parameters,
-    learned: Learned,
+    learned: &Learned,
     rate: f32,
     stop: Option<&Stop>,
 ) -> Result<Found> {
+    let updated = optimizer.update_unless(stop, &mut updates(recipe, parameters, learned, rate))?;
+    Ok(Found(updated, parameters.update_running_statistics(&learned.statistics, stop)?))
+}
+
+/// What an optimiser step does to each learned parameter, with the field's groups (spec §10): weight ×1, bias ×2 without
+/// decay, a new head's weights and biases at a multiple of that.
+fn updates<'a>(
+    recipe: &TrainingConfig,
+    parameters: &'a mut Parameters,
+    learned: &'a Learned,
+    rate: f32,
+) -> Vec<Update<'a>> {
     let mut gradients = learned.gradients.iter().peekable();
     let mut updates = Vec::with_capacity(learned.gradients.len());
     for (i, parameter) in parameters.iter_mut().enumerate() {
@@ -431,8 +604,7 @@ pub(super) fn update(
         let rate = rate * factor * head;
         updates.push(Update { index: i, parameter: &mut parameter.value, gradient, rate, decay });
     }
-    let updated = optimizer.update_unless(stop, &mut updates)?;
-    Ok(Found(updated, parameters.update_running_statistics(learned.statistics, stop)?))
+    updates
 }
 
 /// Loads initial weights, if any, into fresh parameters.
@@ -518,13 +690,13 @@ fn check_space(output: &Path, parameters: &Parameters, optimizer: &Optimizer, to
 }
 
 /// The layer whose output is the first that is not a number.
-fn first_bad_layer<T>(job: &Training<'_, T>, parameters: &Parameters, batch: &Batch<T>, step: u64) -> String {
+fn first_bad_layer<T: Element>(job: &Training<'_, T>, parameters: &Parameters, batch: &Batch<T>, step: u64) -> String {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
     forward.watch();
     // The pass is repeated for its trace alone; what it returns is known to be bad.
     if let Ok(images) = forward.constant(&batch.images, "the images") {
-        let _ = (job.loss)(&mut forward, &images, &batch.targets);
+        let _ = (job.loss)(&mut forward, &images, &batch.targets.as_slice().into());
     }
     forward.first_not_finite().unwrap_or_else(|| "the loss".to_string())
 }

@@ -268,7 +268,7 @@ fn running_statistics(shape: &Shape) -> Case {
         };
         let seen: Vec<_> = (0..tensors).map(seen).collect::<Result<_>>()?;
         Ok(ready(move || {
-            let bad = parameters.update_running_statistics(seen, None)?.wait()?;
+            let bad = parameters.update_running_statistics(&seen, None)?.wait()?;
             Ok((parameters, bad))
         }))
     };

@@ -129,7 +129,7 @@ fn only_new_buffers_are_recorded(gpu: &Arc<Gpu>) {
 fn kernels_are_found(gpu: &Arc<Gpu>) {
     let (subject, rung, _) = find_kernel(gpu, "conv2d_transpose_weight_bf16").unwrap();
     assert_eq!((subject.name().as_str(), rung.unwrap().rung.name), ("conv2d input gradient", "bf16"));
-    let (subject, rung, _) = find_kernel(gpu, "sum_scaled_f32").unwrap();
+    let (subject, rung, _) = find_kernel(gpu, "mean_of_blocks_f32").unwrap();
     assert_eq!((subject.name().as_str(), rung.is_none()), ("losses cross-entropy", true));
     let usage = |kernel| find_kernel(gpu, kernel).map(|_| ()).unwrap_err();
     assert_eq!(usage("conv3d").exit_code(), 2);

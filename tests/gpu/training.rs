@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seedwalk::Result;
 use seedwalk::config::{Config, Preset, TrainingConfig};
-use seedwalk::device::cuda::{Gpu, Later};
+use seedwalk::device::cuda::{Given, Gpu, Reading};
 use seedwalk::nn::{CamHead, CamNet, Classifier, Network, ResNet38};
 use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
 use seedwalk::ops::conv2d::{Conv2dOptions, conv2d};
@@ -182,16 +182,17 @@ fn a_step_takes_the_memory_that_was_counted() {
                 samples: 2,
                 name_of: &|i| i.to_string(),
                 make: Arc::new(|i, _| Ok((random(&[1, 32, 32, 3], i as u64), vec![1.0, 0.0, 1.0]))),
-                loss: &|forward, images, tags: &[f32]| {
+                loss: &|forward, images, tags: &Given<'_, f32>| {
                     let logits = network.forward(forward, images)?;
-                    let tags = Tensor::new(&[images.shape()[0], 3], tags.to_vec())?;
-                    let tags = tags.to_place(logits.value().gpu(), "the tags")?;
+                    let tags = tags.tensor(&[images.shape()[0], 3], logits.value().gpu(), "the tags")?;
                     let loss = multi_label_soft_margin(&mut forward.tape, &logits, &tags)?;
-                    Ok((loss, Later::now(vec![])))
+                    Ok((loss, Reading::known(vec![])))
                 },
+                teaches: &|_| true,
                 checkpoint_every: 0,
                 gpu: Some(Arc::clone(&gpu)),
                 recompute,
+                graph: true,
                 counts_only: false,
             },
             &Progress::new(true),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seedwalk::config::{Config, Preset, TrainingConfig};
 use seedwalk::data::augment::normalize;
-use seedwalk::device::cuda::Later;
+use seedwalk::device::cuda::{Given, Reading};
 use seedwalk::formats::checkpoint;
 use seedwalk::ops::losses::multi_label_soft_margin;
 use seedwalk::pipeline::memory::Recompute;
@@ -62,15 +62,17 @@ fn ten_steps() {
                 samples: 1,
                 name_of: &|_| "both".to_string(),
                 make: Arc::new(move |_, _| Ok((batch.clone(), tags.clone()))),
-                loss: &|forward, images, tags: &[f32]| {
+                loss: &|forward, images, tags: &Given<'_, f32>| {
                     let logits = seedwalk::nn::Network::forward(&network, forward, images)?;
-                    let targets = Tensor::new(&[2, 3], tags.to_vec())?;
+                    let targets = tags.tensor(&[2, 3], None, "the tags")?;
                     let loss = multi_label_soft_margin(&mut forward.tape, &logits, &targets)?;
-                    Ok((loss, Later::now(vec![])))
+                    Ok((loss, Reading::known(vec![])))
                 },
+                teaches: &|_| true,
                 checkpoint_every: 0,
                 gpu: None,
                 recompute: Recompute::Auto,
+                graph: true,
                 counts_only: false,
             },
             &Progress::new(true),

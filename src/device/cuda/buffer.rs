@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaSlice, DevicePtr, DriverError};
+use cudarc::driver::{CudaSlice, DevicePtr, DriverError, result};
 
 use super::Gpu;
 use crate::tensor::Tensor;
@@ -17,19 +17,18 @@ mod sealed {
 }
 
 /// What a buffer may hold: plain numbers of which every bit pattern is valid.
-pub trait Element: bytemuck::Pod + sealed::Sealed {}
+pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {}
 
 macro_rules! elements {
     ($($t:ty),*) => { $(impl sealed::Sealed for $t {} impl Element for $t {})* };
 }
 elements!(f32, u8, u16, i32, u32);
 
-/// The buffers of one size in bytes.
+/// How many buffers of one size in bytes are in use.
 #[derive(Default)]
-struct Shelf {
-    free: Vec<CudaSlice<u8>>,
-    lent: usize,
-    /// The most that were ever lent at a time: as many as the driver is asked for.
+struct Lent {
+    now: usize,
+    /// The most that ever were at a time: as many as the driver is asked for.
     most: usize,
 }
 
@@ -39,7 +38,8 @@ struct Shelf {
 /// Sharing is safe without waiting: all work is in one stream, so a new owner's work comes after the old one's.
 #[derive(Clone)]
 pub(super) struct Pool {
-    shelves: Arc<Mutex<HashMap<usize, Shelf>>>,
+    free: Arc<Mutex<HashMap<usize, Vec<CudaSlice<u8>>>>>,
+    ledger: Arc<Mutex<HashMap<usize, Lent>>>,
     policy: Policy,
 }
 
@@ -56,54 +56,61 @@ enum Policy {
 
 impl Pool {
     pub fn new(recycles: bool) -> Self {
-        Self { shelves: Arc::default(), policy: if recycles { Policy::Recycle } else { Policy::Free } }
+        Self::of(if recycles { Policy::Recycle } else { Policy::Free })
+    }
+
+    fn of(policy: Policy) -> Self {
+        Self { free: Arc::default(), ledger: Arc::default(), policy }
     }
 
     /// One that keeps what is given back and hands none of it out.
     pub fn holding() -> Self {
-        Self { shelves: Arc::default(), policy: Policy::Hold }
+        Self::of(Policy::Hold)
     }
 
-    fn with_shelf<T>(&self, bytes: usize, work: impl FnOnce(&mut Shelf) -> T) -> T {
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        work(shelves.entry(bytes).or_default())
+    /// One that recycles, begins with all that is free here, and keeps count in the same ledger.
+    pub fn successor(&self) -> Self {
+        let free = std::mem::take(&mut *self.free());
+        Self { free: Arc::new(Mutex::new(free)), ledger: Arc::clone(&self.ledger), policy: Policy::Recycle }
+    }
+
+    fn free(&self) -> MutexGuard<'_, HashMap<usize, Vec<CudaSlice<u8>>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, HashMap<usize, Lent>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, bytes: usize) -> Option<CudaSlice<u8>> {
         if self.policy == Policy::Hold {
             return None;
         }
-        self.with_shelf(bytes, |shelf| shelf.free.pop())
+        self.free().get_mut(&bytes)?.pop()
     }
 
     fn lend(&self, bytes: usize) {
-        self.with_shelf(bytes, |shelf| {
-            shelf.lent += 1;
-            shelf.most = shelf.most.max(shelf.lent);
-        });
+        let mut ledger = self.ledger();
+        let lent = ledger.entry(bytes).or_default();
+        lent.now += 1;
+        lent.most = lent.most.max(lent.now);
     }
 
     fn give_back(&self, bytes: usize, memory: Option<CudaSlice<u8>>) {
-        let mut too_much = memory;
-        self.with_shelf(bytes, |shelf| {
-            shelf.lent -= 1;
-            if self.policy != Policy::Free {
-                shelf.free.extend(too_much.take());
-            }
-        });
+        self.ledger().entry(bytes).or_default().now -= 1;
+        if self.policy != Policy::Free {
+            self.free().entry(bytes).or_default().extend(memory);
+        }
     }
 
     /// Gives everything that is not in use back to the driver; whether there was anything.
     fn clear(&self) -> bool {
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: Vec<_> = shelves.values_mut().flat_map(|shelf| shelf.free.drain(..)).collect();
-        !held.is_empty()
+        std::mem::take(&mut *self.free()).into_values().any(|held| !held.is_empty())
     }
 
     /// The bytes that all sizes together came to, each at its own busiest time.
     fn footprint(&self) -> usize {
-        let shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        shelves.iter().map(|(bytes, shelf)| bytes * shelf.most).sum()
+        self.ledger().iter().map(|(bytes, lent)| bytes * lent.most).sum()
     }
 }
 
@@ -249,10 +256,18 @@ impl Gpu {
     /// # Errors
     /// Out of memory: names the buffer, its bytes and what is free. Otherwise the driver's.
     pub fn allocate<T: Element>(self: &Arc<Self>, what: &str, len: usize) -> Result<DeviceBuffer<T>> {
+        self.allocate_from(self.pool_in_use(), what, len)
+    }
+
+    fn allocate_from<T: Element>(
+        self: &Arc<Self>,
+        pool: Pool,
+        what: &str,
+        len: usize,
+    ) -> Result<DeviceBuffer<T>> {
         let bytes = len
             .checked_mul(size_of::<T>())
             .ok_or_else(|| Error::shape(what, format!("{len} elements are more than can be addressed")))?;
-        let pool = self.pool_in_use();
         let memory =
             if bytes == 0 || self.counts { None } else { Some(self.take_memory(&pool, what, bytes)?) };
         let address = memory.as_ref().map_or(0, |m| m.device_ptr(&self.stream).0);
@@ -267,6 +282,9 @@ impl Gpu {
         if let Some(memory) = pool.take(bytes) {
             return Ok(memory);
         }
+        if let Some(memory) = self.take_beside_capture(what, bytes)? {
+            return Ok(memory);
+        }
         // SAFETY: undefined bytes are valid elements, and the launchers write outputs before they are read; under the
         // emulated driver a kernel that reads them is reported.
         let attempt = || unsafe { self.stream.alloc::<u8>(bytes) };
@@ -277,26 +295,31 @@ impl Gpu {
             self.synchronize()?;
             memory = attempt();
         }
-        memory.map_err(|e| {
-            let mib = |n: usize| n as f64 / f64::from(1 << 20);
-            let mut error = self.failure(&format!("allocating {what}, {:.1} MiB", mib(bytes)), e);
-            if out_of_memory(&e)
-                && let Ok((free, total)) = self.memory()
-            {
-                error = error.detail(format!("{:.1} of {:.1} MiB are free", mib(free), mib(total)));
-            }
-            error
-        })
+        memory.map_err(|e| self.allocation_failure(what, bytes, e))
     }
 
-    /// A buffer with a copy of `data`. `what` names it in errors.
+    /// The driver's refusal of memory, with what is free.
+    pub(super) fn allocation_failure(&self, what: &str, bytes: usize, e: DriverError) -> Error {
+        let mib = |n: usize| n as f64 / f64::from(1 << 20);
+        let error = self.failure(&format!("allocating {what}, {:.1} MiB", mib(bytes)), e);
+        match self.memory() {
+            Ok((free, total)) if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                error.detail(format!("{:.1} of {:.1} MiB are free", mib(free), mib(total)))
+            }
+            _ => error,
+        }
+    }
+
+    /// A buffer with a copy of `data`. `what` names it in errors. While a graph is captured it is the graph's for good: what
+    /// changes from one launch of it to the next comes by a [`Slot`](super::Slot) instead.
     ///
     /// # Errors
     /// As [`Gpu::allocate`].
     pub fn upload<T: Element>(self: &Arc<Self>, what: &str, data: &[T]) -> Result<DeviceBuffer<T>> {
-        let mut buffer = self.allocate(what, data.len())?;
+        let (pool, stream) = self.where_to_upload();
+        let mut buffer = self.allocate_from(pool, what, data.len())?;
         if let Some(memory) = buffer.memory.as_mut() {
-            self.stream
+            stream
                 .memcpy_htod(bytemuck::cast_slice::<T, u8>(data), memory)
                 .map_err(|e| self.failure(&format!("copying {what} to the GPU"), e))?;
         }
@@ -331,6 +354,23 @@ impl Gpu {
         }
         self.note_copy(buffer, &copy)?;
         Ok(copy)
+    }
+
+    /// Copies a buffer's elements to another of its length.
+    ///
+    /// # Errors
+    /// Another length; the driver's.
+    pub(crate) fn copy<T: Element>(&self, from: &DeviceBuffer<T>, to: &DeviceBuffer<T>) -> Result<()> {
+        if from.len != to.len {
+            return Err(Error::shape("copy", format!("{} elements to room for {}", from.len, to.len)));
+        }
+        if from.memory.is_none() {
+            return Ok(());
+        }
+        let bytes = from.len * size_of::<T>();
+        // SAFETY: both have as many bytes; work in this stream comes in its order.
+        unsafe { result::memcpy_dtod_async(to.address, from.address, bytes, self.stream.cu_stream()) }
+            .map_err(|e| self.failure("copying a buffer", e))
     }
 
     /// The buffer's elements. Waits for all work before.

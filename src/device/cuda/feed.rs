@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice, result};
+use cudarc::driver::{CudaEvent, CudaStream, DriverError};
 
+use super::slot::Page;
 use super::{DeviceBuffer, Gpu};
 use crate::Result;
 use crate::tensor::Tensor;
 
 /// Takes tensors to a GPU, two at a time: one is computed with, the next is on its way.
 ///
-/// Each of two places has page-locked memory of the host, which alone can be copied from while the host goes on, and a
-/// buffer. The copy into a buffer waits for the work that was queued before [`Feed::used`], and all work queued after
+/// Each of two places has page-locked memory of the host and a buffer. The copy into a buffer waits for the work that was queued before [`Feed::used`], and all work queued after
 /// [`Feed::bring`] waits for the copy. Without a GPU tensors pass through.
 pub(crate) struct Feed {
     lane: Option<(Arc<Gpu>, Arc<CudaStream>)>,
@@ -20,10 +20,8 @@ pub(crate) struct Feed {
 }
 
 struct Place {
-    host: PinnedHostSlice<f32>,
+    page: Page,
     buffer: Arc<DeviceBuffer<f32>>,
-    /// When the last copy from `host` is done.
-    copied: Option<CudaEvent>,
     /// When the last work on the buffer is done; without, its memory may still be used by anything queued before.
     used: Option<CudaEvent>,
 }
@@ -59,30 +57,18 @@ impl Feed {
         let fits = |p: &Place| p.buffer.len() == tensor.len() && Arc::strong_count(&p.buffer) == 1;
         let mut place = match kept.filter(fits) {
             Some(place) => place,
-            None => Place {
-                // SAFETY: it is written before it is read.
-                host: unsafe { gpu.context.alloc_pinned_with_flags(tensor.len(), 0) }.map_err(fail)?,
-                buffer: Arc::new(gpu.allocate(what, tensor.len())?),
-                copied: None,
-                used: None,
-            },
+            None => {
+                let buffer = Arc::new(gpu.allocate(what, tensor.len())?);
+                Place { page: Page::of(&buffer, what)?, buffer, used: None }
+            }
         };
-        if let Some(copied) = &place.copied {
-            copied.synchronize().map_err(fail)?;
-        }
-        place.host.as_mut_slice().map_err(fail)?.copy_from_slice(tensor.data());
         let used = match place.used.take() {
             Some(used) => used,
             None => gpu.stream.record_event(None).map_err(fail)?,
         };
         stream.wait(&used).map_err(fail)?;
-        let source = place.host.as_slice().map_err(fail)?;
-        // SAFETY: the buffer has the tensor's length; its last use is waited for, and `host` is not written before `copied`.
-        unsafe { result::memcpy_htod_async(place.buffer.address(), source, stream.cu_stream()) }
-            .map_err(fail)?;
-        let copied = stream.record_event(None).map_err(fail)?;
-        gpu.stream.wait(&copied).map_err(fail)?;
-        place.copied = Some(copied);
+        let copied = place.page.send(tensor.data(), &place.buffer, stream, what)?;
+        gpu.stream.wait(copied).map_err(fail)?;
         let brought = Tensor::from_buffer(tensor.shape(), Arc::clone(&place.buffer))?;
         self.places[self.turn] = Some(place);
         Ok(brought)
@@ -98,15 +84,5 @@ impl Feed {
             place.used = Some(event);
         }
         Ok(())
-    }
-}
-
-impl Drop for Place {
-    /// The host's memory must not go before the copy from it is done.
-    fn drop(&mut self) {
-        if let Some(copied) = &self.copied {
-            // What failed has been told where it was queued, or will be at the next call.
-            let _ = copied.synchronize();
-        }
     }
 }

@@ -36,6 +36,68 @@ impl<T: Send + 'static> Later<T> {
     }
 }
 
+/// A value that a GPU makes, once or with every launch of a graph: it can be asked for after each.
+pub struct Reading<T>(Arc<dyn Fn() -> Result<Later<T>> + Send + Sync>);
+
+impl<T> Clone for Reading<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> std::fmt::Debug for Reading<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl<T: Send + 'static> Reading<T> {
+    /// One that is known and stays.
+    pub fn known(value: T) -> Self
+    where
+        T: Clone + Sync,
+    {
+        Self(Arc::new(move || Ok(Later::now(value.clone()))))
+    }
+
+    /// What a buffer means.
+    pub(crate) fn of<E: Element>(
+        buffer: Arc<DeviceBuffer<E>>,
+        meaning: impl Fn(Vec<E>) -> T + Send + Sync + 'static,
+    ) -> Self {
+        let meaning = Arc::new(meaning);
+        Self(Arc::new(move || {
+            let meaning = Arc::clone(&meaning);
+            Ok(buffer.gpu().download_later(&buffer)?.map(move |values| meaning(values)))
+        }))
+    }
+
+    /// What `work` makes of it.
+    pub fn map<U>(self, work: impl Fn(T) -> U + Send + Sync + 'static) -> Reading<U> {
+        let work = Arc::new(work);
+        Reading(Arc::new(move || {
+            let work = Arc::clone(&work);
+            Ok((self.0)()?.map(move |value| work(value)))
+        }))
+    }
+
+    /// The value as it is behind all work that is queued now.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn later(&self) -> Result<Later<T>> {
+        (self.0)()
+    }
+
+    /// The value, waited for.
+    ///
+    /// # Errors
+    /// The device's: also what went wrong in a kernel before.
+    pub fn wait(&self) -> Result<T> {
+        self.later()?.wait()
+    }
+}
+
 /// Bytes of a landing: room for the counts of a thousand parameters. Larger results get one of their own.
 const LANDING: usize = 8 << 10;
 
@@ -49,7 +111,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The driver's.
-    pub(crate) fn download_later<T: Element + Send>(
+    pub(crate) fn download_later<T: Element>(
         self: &Arc<Self>,
         buffer: &DeviceBuffer<T>,
     ) -> Result<Later<Vec<T>>> {

@@ -8,10 +8,12 @@ mod buffer;
 mod emulator;
 mod failure;
 mod feed;
+mod graph;
 mod kernels;
 mod later;
 mod library;
 mod recording;
+mod slot;
 mod timing;
 
 use std::collections::BTreeMap;
@@ -28,11 +30,14 @@ pub(crate) use buffer::{Cached, reuse};
 pub use buffer::{DeviceBuffer, Element};
 pub use emulator::Emulator;
 pub(crate) use feed::Feed;
+pub(crate) use graph::Graph;
 pub(crate) use kernels::{Argument, Geometry, blocks, sizes};
 pub use kernels::{KernelResources, kernel_file, kernel_names};
-pub use later::Later;
+pub use later::{Later, Reading};
 pub use library::emulated_driver;
 pub use recording::{KernelFacts, Recording};
+pub use slot::Given;
+pub(crate) use slot::Slot;
 
 /// One kernel of an operation's ladder: what tests, benchmarks and documentation know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub struct Gpu {
     forced: Mutex<BTreeMap<&'static str, &'static str>>,
     /// What is being recorded, if anything.
     draft: Mutex<Option<recording::Draft>>,
+    /// Where memory comes from for now, if not from `pool`.
+    scope: Mutex<Option<graph::Scope>>,
     // In the order in which they must go: kernels and memory before the stream, the stream before the context.
     kernels: kernels::Registry,
     pool: buffer::Pool,
@@ -141,6 +148,7 @@ impl Gpu {
             precision: Mutex::new(Precision::F32),
             forced: Mutex::default(),
             draft: Mutex::default(),
+            scope: Mutex::default(),
             kernels: kernels::Registry::new(),
             // The emulator knows each buffer's true bounds and what was never written only if buffers are not recycled.
             pool: buffer::Pool::new(device != Device::Emulated),
@@ -162,6 +170,7 @@ impl Gpu {
             precision: Mutex::new(self.precision()),
             forced: Mutex::new(self.forced.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             draft: Mutex::default(),
+            scope: Mutex::default(),
             kernels: kernels::Registry::new(),
             pool: buffer::Pool::new(true),
             cache: buffer::Cache::new(),
@@ -234,9 +243,10 @@ impl Gpu {
         self.forced.lock().unwrap_or_else(PoisonError::into_inner).get(operation).copied()
     }
 
-    /// What operations keep here from call to call; nothing while a recording is made, whose memory must be its own.
+    /// What operations keep here from call to call; nothing while a recording or a graph is made, whose memory must be its
+    /// own.
     pub(crate) fn cache(&self) -> Option<&buffer::Cache> {
-        (!self.is_recording()).then_some(&self.cache)
+        (!self.is_recording() && self.pool_of_scope().is_none()).then_some(&self.cache)
     }
 
     /// Whether it runs kernels for sm_80: copies in the background, tensor cores for tf32 and bf16.

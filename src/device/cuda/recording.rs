@@ -67,7 +67,8 @@ impl Gpu {
 
     /// Where new buffers' memory comes from.
     pub(super) fn pool_in_use(&self) -> Pool {
-        self.draft(|draft| draft.pool.clone()).unwrap_or_else(|| self.pool.clone())
+        let recording = self.draft(|draft| draft.pool.clone());
+        recording.or_else(|| self.pool_of_scope()).unwrap_or_else(|| self.pool.clone())
     }
 
     pub(super) fn note_allocation(&self, address: u64, bytes: usize) {

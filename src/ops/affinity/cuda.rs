@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{AffinityLossParts, LossForm, Pairs, Stencil};
-use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Gpu, Later, Rung, blocks, sizes};
+use crate::device::cuda::{Argument, DeviceBuffer, Geometry, Given, Gpu, Reading, Rung, blocks, sizes};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -147,16 +147,16 @@ const PAIRS: usize = 256;
 pub(super) fn loss(
     tape: &mut Tape,
     features: &Var,
-    labels: &[u8],
+    labels: Given<'_, u8>,
     pairs: &Pairs,
     form: LossForm,
-) -> Result<(Var, Later<AffinityLossParts>)> {
+) -> Result<(Var, Reading<AffinityLossParts>)> {
     let [n, h, w, k] = features.value().nhwc("affinity_loss")?;
     let planes = pairs.stencil.len();
     let values = n * planes * h * w;
     let f = features.value().buffer()?;
     let gpu = f.gpu();
-    let labels = gpu.upload("labels", labels)?;
+    let labels = labels.on(gpu, "labels")?;
     let offsets = upload_offsets(gpu, pairs.stencil.offsets())?;
     let shape = sizes([n, h, w, planes, pairs.margin()])?;
     let form = Argument::I32(i32::from(form == LossForm::Psa));
@@ -187,7 +187,7 @@ pub(super) fn loss(
     arguments.extend([Argument::size(values.div_ceil(PAIRS))?, form]);
     // SAFETY: three sums a block, three counts, one loss, six parts.
     unsafe { gpu.launch("affinity_parts_f32", one(256), &arguments)? };
-    let parts = gpu.download_later(&parts)?.map(|parts| {
+    let parts = Reading::of(Arc::new(parts), |parts| {
         let counts = [3, 4, 5].map(|at: usize| u64::from(parts[at].to_bits()));
         let [background, foreground, negative] = [0, 1, 2].map(|at: usize| f64::from(parts[at]));
         AffinityLossParts { background, foreground, negative, counts }

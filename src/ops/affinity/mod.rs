@@ -18,7 +18,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::device::cuda::Later;
+use crate::device::cuda::{Given, Reading};
 use crate::formats::image::IGNORE;
 use crate::math;
 use crate::tape::{Tape, Var};
@@ -260,8 +260,8 @@ fn kind(a: u8, b: u8) -> Option<usize> {
     }
 }
 
-/// Whether any pair of a batch of h×w grids is labelled at both ends.
-fn any_labelled_pair(labels: &[u8], h: usize, w: usize, pairs: &Pairs) -> bool {
+/// Whether any pair of a batch of h×w grids is labelled at both ends: without, there is nothing to learn.
+pub fn any_labelled_pair(labels: &[u8], h: usize, w: usize, pairs: &Pairs) -> bool {
     labels.chunks_exact((h * w).max(1)).any(|labels| {
         pairs.stencil.offsets.iter().any(|&(dy, dx)| {
             let (mut ys, xs) = pairs.stencil.sources((dy, dx), h, w, pairs.border);
@@ -273,17 +273,19 @@ fn any_labelled_pair(labels: &[u8], h: usize, w: usize, pairs: &Pairs) -> bool {
     })
 }
 
-/// The loss of features N×h×w×K under labels N·h·w (255 neutral), a scalar, and its parts, which are known later on a GPU.
+/// The loss of features N×h×w×K under labels N·h·w (255 neutral), a scalar, and its parts.
 ///
 /// # Errors
 /// A number of labels other than N·h·w; a grid without any pair under the border rule `psa`.
-pub fn affinity_loss(
+pub fn affinity_loss<'a>(
     tape: &mut Tape,
     features: &Var,
-    labels: &[u8],
+    labels: impl Into<Given<'a, u8>>,
     pairs: &Pairs,
     form: LossForm,
-) -> Result<(Var, Later<AffinityLossParts>)> {
+) -> Result<(Var, Reading<AffinityLossParts>)> {
+    let given: Given<'_, u8> = labels.into();
+    let labels = given.values();
     let [n, h, w, k] = features.value().nhwc("affinity_loss")?;
     if labels.len() != n * h * w {
         let message = format!("{} labels for features {:?}", labels.len(), features.shape());
@@ -293,9 +295,9 @@ pub fn affinity_loss(
     if features.value().gpu().is_some() {
         if !any_labelled_pair(labels, h, w, pairs) {
             let zero = Tensor::scalar(0.0).to_place(features.value().gpu(), "the loss")?;
-            return Ok((Var::constant(zero), Later::now(AffinityLossParts::default())));
+            return Ok((Var::constant(zero), Reading::known(AffinityLossParts::default())));
         }
-        return cuda::loss(tape, features, labels, pairs, form);
+        return cuda::loss(tape, features, given, pairs, form);
     }
     let factor = pairs.factor(k);
     let planes = pairs.stencil.len();
@@ -366,7 +368,7 @@ pub fn affinity_loss(
         weights[kind] * factor * of_distance
     };
     if totals.iter().all(|(_, count)| *count == 0) {
-        return Ok((Var::constant(Tensor::scalar(0.0)), Later::now(parts)));
+        return Ok((Var::constant(Tensor::scalar(0.0)), Reading::known(parts)));
     }
     let (kept, labels, pairs) = (features.value().clone(), labels.to_vec(), pairs.clone());
     let loss = tape.record("affinity_loss", Tensor::scalar(loss as f32), &[features], move |g| {
@@ -410,5 +412,5 @@ pub fn affinity_loss(
         });
         Ok(vec![Some(Tensor::new(kept.shape(), dx)?)])
     });
-    Ok((loss, Later::now(parts)))
+    Ok((loss, Reading::known(parts)))
 }

@@ -8,7 +8,13 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// What [`channel_dropout`](super::channel_dropout) does, with the same draws, for a tensor on a GPU.
-pub(super) fn on_tape(tape: &mut Tape, x: &Var, p: f32, stream: &mut Stream) -> Result<Var> {
+pub(super) fn on_tape(
+    tape: &mut Tape,
+    x: &Var,
+    p: f32,
+    stream: &mut Stream,
+    index: Option<&DeviceBuffer<u32>>,
+) -> Result<Var> {
     let [n, h, w, c] = x.value().nhwc("channel_dropout")?;
     let gpu = x.value().buffer()?.gpu();
     let factors = gpu.allocate("dropout factors", n * c)?;
@@ -16,20 +22,24 @@ pub(super) fn on_tape(tape: &mut Tape, x: &Var, p: f32, stream: &mut Stream) -> 
     let first = u32::try_from(words.first)
         .map_err(|_| Error::invalid("a stream's words beyond 2^32 cannot be drawn on a GPU"))?;
     let [key0, key1] = words.key.map(Argument::U32);
-    let [counter1, counter2, counter3] = words.counter.map(Argument::U32);
+    let [counter, low, high] = words.counter;
+    let own = match index {
+        Some(_) => None,
+        None => Some(gpu.upload("a stream's index", &[low, high])?),
+    };
+    let index = index.or(own.as_ref()).map_or(Argument::NONE, Argument::from);
     let arguments = [
         (&factors).into(),
         Argument::size(n * c)?,
         Argument::U32(first),
         key0,
         key1,
-        counter1,
-        counter2,
-        counter3,
+        Argument::U32(counter),
+        index,
         Argument::F32(p),
         Argument::F32(1.0 / (1.0 - p)),
     ];
-    // SAFETY: room for N·C factors.
+    // SAFETY: room for N·C factors; two words of an index.
     unsafe { gpu.launch("dropout_factors_f32", Geometry::line(n * c, 256)?, &arguments)? };
     let image = h * w * c;
     let y = scale_maps(x.value().clone(), &factors, image, c)?;

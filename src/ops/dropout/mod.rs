@@ -3,6 +3,7 @@
 
 mod cuda;
 
+use crate::device::cuda::DeviceBuffer;
 use crate::rng::Stream;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -14,12 +15,24 @@ use crate::{Error, Result};
 /// # Errors
 /// p outside [0, 1); an input that is not N×H×W×C.
 pub fn channel_dropout(tape: &mut Tape, x: &Var, p: f32, stream: &mut Stream) -> Result<Var> {
+    channel_dropout_at(tape, x, p, stream, None)
+}
+
+/// As [`channel_dropout`]; on a GPU the two words of the stream's index are read from `index`, where they may change while
+/// the launch stays the same.
+pub(crate) fn channel_dropout_at(
+    tape: &mut Tape,
+    x: &Var,
+    p: f32,
+    stream: &mut Stream,
+    index: Option<&DeviceBuffer<u32>>,
+) -> Result<Var> {
     let [n, _, _, c] = x.value().nhwc("channel_dropout")?;
     if !(0.0..1.0).contains(&p) {
         return Err(Error::invalid(format!("dropout probability {p}: at least 0 and below 1 expected")));
     }
     if x.value().gpu().is_some() {
-        return cuda::on_tape(tape, x, p, stream);
+        return cuda::on_tape(tape, x, p, stream, index);
     }
     let kept = 1.0 / (1.0 - p);
     let factors: Vec<f32> = (0..n * c).map(|_| if stream.chance(p) { 0.0 } else { kept }).collect();

@@ -31,13 +31,13 @@ fn launch_add(x: &DeviceBuffer<f32>, y: &DeviceBuffer<f32>, z: &DeviceBuffer<f32
     unsafe { x.gpu().launch("add_f32", Geometry::line(x.len(), PER_BLOCK)?, &arguments) }
 }
 
-/// x · factor · by, where `by` is one number on the GPU; in x's own memory where nobody else holds it.
-pub(crate) fn scale_by(x: Tensor, by: &Tensor, factor: f32) -> Result<Tensor> {
+/// x · by · share, one number each on the GPU, without a share x · by; in x's own memory where nobody else holds it.
+pub(crate) fn scale_by(x: Tensor, by: &Tensor, share: Option<&DeviceBuffer<f32>>) -> Result<Tensor> {
     let shape = x.shape().to_vec();
     let [x, y] = reuse(x, "a scaled gradient")?;
-    let arguments =
-        [(&x).into(), by.buffer()?.into(), (&y).into(), Argument::size(x.len())?, Argument::F32(factor)];
-    // SAFETY: two buffers of one length, which may be the same, and one number.
+    let share = share.map_or(Argument::NONE, Argument::from);
+    let arguments = [(&x).into(), by.buffer()?.into(), share, (&y).into(), Argument::size(x.len())?];
+    // SAFETY: two buffers of one length, which may be the same, and one number each.
     unsafe { x.gpu().launch("scale_by_f32", Geometry::line(x.len(), PER_BLOCK)?, &arguments)? };
     Tensor::from_buffer(&shape, y)
 }

@@ -7,6 +7,7 @@ mod cuda;
 
 use rayon::prelude::*;
 
+use crate::device::cuda::Given;
 use crate::formats::image::IGNORE;
 use crate::math;
 use crate::tape::{Tape, Var};
@@ -84,7 +85,13 @@ fn softmax_row(row: &mut [f32]) {
 ///
 /// # Errors
 /// A number of labels other than N·h·w; a label that is no class.
-pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u8]) -> Result<Var> {
+pub fn softmax_cross_entropy<'a>(
+    tape: &mut Tape,
+    logits: &Var,
+    labels: impl Into<Given<'a, u8>>,
+) -> Result<Var> {
+    let given: Given<'_, u8> = labels.into();
+    let labels = given.values();
     let [n, h, w, c] = logits.value().nhwc("softmax_cross_entropy")?;
     if labels.len() != n * h * w {
         let message = format!("{} labels for logits {:?}", labels.len(), logits.shape());
@@ -98,7 +105,7 @@ pub fn softmax_cross_entropy(tape: &mut Tape, logits: &Var, labels: &[u8]) -> Re
         return Ok(Var::constant(Tensor::scalar(0.0)));
     }
     if let Some(gpu) = logits.value().gpu() {
-        return cuda::cross_entropy(gpu, tape, logits, labels, labelled);
+        return cuda::cross_entropy(gpu, tape, logits, given);
     }
     // Probabilities, minus 1 at the label: the gradient up to the factor 1/labelled.
     let mut slope = logits.value().clone();

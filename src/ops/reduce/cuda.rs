@@ -85,14 +85,3 @@ pub(crate) fn sum_parts(
     unsafe { gpu.launch("sum_parts_f32", Geometry::line(len, 256)?, &arguments)? };
     Ok(out)
 }
-
-/// factor · Σ x, a tensor with one value and no dimensions, which stays on the GPU: for what blocks left, a few values.
-pub(crate) fn sum_scaled(values: &DeviceBuffer<f32>, factor: f32) -> Result<Tensor> {
-    let gpu = values.gpu();
-    let out = gpu.allocate("a sum", 1)?;
-    let arguments = [values.into(), (&out).into(), Argument::size(values.len())?, Argument::F32(factor)];
-    let geometry = Geometry { grid: [1, 1, 1], threads: 256, shared: 0 };
-    // SAFETY: the values, and room for one sum.
-    unsafe { gpu.launch("sum_scaled_f32", geometry, &arguments)? };
-    Tensor::from_buffer(&[], Arc::new(out))
-}

@@ -16,24 +16,27 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
     let parts = machine.empty(8 * ranges * channels);
     let labels = machine.bytes(&(0..rows).map(|p| (p % 5) as u8).collect::<Vec<_>>());
     let sums = machine.empty(4 * 64);
+    let block_counts = machine.ints(&[256; 200]);
     let by_channel = |y: usize| Shape { grid: [1, y as u32, 1], threads: 256, shared: 0 };
     let four = line(count, 1024);
-    // A table of one entry: w, g, two tensors of state; count, first block; rate, decay, shrink, momentum.
+    // A table of one entry: w, g, two tensors of state; count, first block; rate, decay, shrink, momentum, v_hat.
     let mut entry: Vec<u8> = [target, g, x, y].iter().flat_map(|a| a.to_le_bytes()).collect();
     entry.extend([count as i32, 0].iter().flat_map(|v| v.to_le_bytes()));
-    entry.extend([0.1f32, 0.01, 1.0, 0.9].iter().flat_map(|v| v.to_le_bytes()));
-    entry.extend([0; 8]);
+    entry.extend([0.1f32, 0.01, 1.0, 0.9, 1.5].iter().flat_map(|v| v.to_le_bytes()));
+    entry.extend([0; 4]);
     let (table, bad) = (machine.bytes(&entry), machine.ints(&[0, 0]));
     let stop = machine.ints(&[0]);
     let optimiser = || of(&[table, bad, stop]).i32(1);
-    let adam = [0.9f32, 0.1, 0.999, 0.001, 1.5].iter().fold(optimiser(), |p, v| p.f32(*v));
+    let adam = [0.9f32, 0.1, 0.999, 0.001].iter().fold(optimiser(), |p, v| p.f32(*v));
     // 16×16 to 32×32 and its like: each output has two sources an axis.
     let taps: Vec<i32> = (0..32).flat_map(|p| [p / 2, (p / 2 + 1).min(15), 0x3e80_0000]).collect();
     let spans: Vec<i32> = (0..16).flat_map(|p| [(2 * p - 2).max(0), 2 * p + 2]).collect();
     let (taps, spans) = (machine.ints(&taps), machine.ints(&spans));
     let (small, large) = (machine.floats(&values(16 * 16 * 4)), machine.empty(4 * 32 * 32 * 4));
     let resized = [1, 16, 16, 4, 32, 32];
-    let words = [0, 1, 2, 3, 4, 5].iter().fold(of(&[f]).i32((images * channels) as i32), |p, v| p.i32(*v));
+    let index = machine.ints(&[4, 5]);
+    let words = [0, 1, 2, 3].iter().fold(of(&[f]).i32((images * channels) as i32), |p, v| p.i32(*v));
+    let words = words.address(index);
     let narrow = machine.empty(2 * count);
     let (of_channels, of_parts, maps) = (4 * channels, 8 * ranges * channels, "2×16×16×32");
     let entry = |file, kernel, shape, parameters, words: &str, bytes: usize| {
@@ -114,9 +117,9 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
             "pointwise",
             "scale_by_f32",
             four,
-            with(of(&[x, a, target]), &[count]).f32(2.0),
+            with(of(&[x, a, b, target]), &[count]),
             maps,
-            8 * count + 4,
+            8 * count + 8,
         ),
         entry(
             "dropout",
@@ -202,17 +205,17 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
             "losses",
             "softmax_cross_entropy_f32",
             line(rows, 256),
-            with(of(&[x, labels, target, sums]), &[rows, channels]),
+            with(of(&[x, labels, target, sums, sums + 128]), &[rows, channels]),
             "512 pixels, 32 classes",
-            8 * count + rows + 8,
+            8 * count + rows + 16,
         ),
         entry(
-            "reduce",
-            "sum_scaled_f32",
+            "losses",
+            "mean_of_blocks_f32",
             by_channel(1),
-            with(of(&[x, sums]), &[1000]).f32(0.5),
-            "1,000 values",
-            4 * 1000 + 4,
+            with(of(&[x, block_counts, sums, sums + 128]), &[200]),
+            "200 blocks",
+            8 * 200 + 8,
         ),
         entry(
             "reduce",
