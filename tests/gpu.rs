@@ -464,7 +464,11 @@ fn every_driver_call_may_fail<T: PartialEq>(least: u64, work: impl Fn(&Arc<Gpu>)
     let Some((gpu, emulator, _alone)) = Alone::emulated("a real driver does not fail on demand") else {
         return;
     };
-    let live = || emulator.report().unwrap()["live"].clone();
+    let live = || {
+        // Without the launches the report is short.
+        emulator.reset().unwrap();
+        emulator.report().unwrap()["live"].clone()
+    };
     let run = || {
         let outcome = work(&gpu);
         // A destructor's failure comes out at the next call.

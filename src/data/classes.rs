@@ -79,17 +79,21 @@ impl Classes {
                 .remedy("masks hold 2 to 255 classes, background included"));
         }
         for (i, name) in names.iter().enumerate() {
-            let wrong = match name {
-                n if n.is_empty() => "an empty class name".to_string(),
+            let (wrong, remedy) = match name {
+                n if n.is_empty() => ("an empty class name".to_string(), "give every class a name"),
                 n if n.contains(|c: char| c.is_control()) => {
-                    format!("control characters in `{}`", n.escape_default())
+                    let wrong = format!("control characters in `{}`", n.escape_default());
+                    (wrong, "a class list is plain text with a name a line")
                 }
                 n => match names[..i].iter().position(|other| other == n) {
-                    Some(first) => format!("class `{n}` is already on line {}", lines[first]),
+                    Some(first) => {
+                        let wrong = format!("class `{n}` is already on line {}", lines[first]);
+                        (wrong, "name every class once: labels count its position")
+                    }
                     None => continue,
                 },
             };
-            return Err(Error::invalid(wrong).at_line(lines[i]));
+            return Err(Error::invalid(wrong).at_line(lines[i]).remedy(remedy));
         }
         Ok(Self { names })
     }

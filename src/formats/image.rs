@@ -174,6 +174,17 @@ pub(super) fn png_failure(path: &Path, error: &png::DecodingError) -> Error {
     Error::malformed(path, format!("not a sound PNG file: {error}"))
 }
 
+/// Refuses a palette that is none: the decoder (png 0.18.1) would read beyond it.
+fn check_palette(path: &Path, info: &png::Info<'_>) -> Result<()> {
+    let Some(palette) = info.palette.as_ref().filter(|_| info.color_type == png::ColorType::Indexed) else {
+        return Ok(());
+    };
+    if palette.len().is_multiple_of(3) && palette.len() <= 3 * 256 {
+        return Ok(());
+    }
+    Err(Error::malformed(path, format!("not a sound PNG file: a palette of {} bytes", palette.len())))
+}
+
 fn decode_png(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage, Option<u8>)> {
     let fail = |e| png_failure(path, &e);
     let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
@@ -186,6 +197,7 @@ fn decode_png(path: &Path, bytes: &[u8], max_pixels: usize) -> Result<(RgbImage,
     check_size(path, width, height, max_pixels)?;
     let stored = reader.info().raw_row_length_from_width(width as u32) as u128 * height as u128;
     check_plausible(path, stored, DEFLATE, bytes)?;
+    check_palette(path, reader.info())?;
     let (colour, depth) = reader.output_color_type();
     let channels = colour.samples();
     let bytes_per_sample = if depth == png::BitDepth::Sixteen { 2 } else { 1 };

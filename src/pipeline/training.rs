@@ -351,7 +351,7 @@ impl<T: Element> Steps<'_, T> {
     fn queue(&mut self, batch: Batch<T>, images: Tensor, step: u64) -> Result<Queued<T>> {
         let rate = learning_rate(self.job.recipe, step, self.total);
         let Outcome { loss, parts, found: Found(updated, blended) } = match self.on_gpu.take() {
-            None => self.compute(images, &batch.targets, step, rate, None)?,
+            None => self.compute(images, &batch.targets, step, rate, None)?.1,
             Some(mut on_gpu) => {
                 let outcome = self.queue_on_gpu(&mut on_gpu, images, &batch.targets, step, rate)?;
                 self.on_gpu = Some(on_gpu);
@@ -374,10 +374,11 @@ impl<T: Element> Steps<'_, T> {
         on_gpu.inputs.write(targets, step)?;
         if !(self.job.teaches)(targets) {
             let compute = || self.compute(images, targets, step, rate, Some(on_gpu));
-            return match &on_gpu.graph {
+            let pass = match &on_gpu.graph {
                 Some(made) => made.graph.lend(compute),
                 None => compute(),
             };
+            return pass.map(|(_, outcome)| outcome);
         }
         let buffer = images.buffer()?;
         let gpu = Arc::clone(buffer.gpu());
@@ -388,11 +389,7 @@ impl<T: Element> Steps<'_, T> {
         } else if self.job.graph && on_gpu.ready {
             let place = Arc::new(gpu.duplicate("the images", buffer)?);
             let at_place = Tensor::from_buffer(images.shape(), Arc::clone(&place))?;
-            let pass = || {
-                let mut learned = Learned::default();
-                let outcome = self.compute_into(&mut learned, at_place, targets, step, rate, Some(on_gpu))?;
-                Ok((learned, outcome))
-            };
+            let pass = || self.compute(at_place, targets, step, rate, Some(on_gpu));
             let (graph, (learned, outcome)) = gpu.capture(pass)?;
             self.optimizer.flush()?;
             on_gpu.graph = Some(StepGraph { graph, images: place, learned, outcome });
@@ -405,7 +402,7 @@ impl<T: Element> Steps<'_, T> {
             }
             None => {
                 on_gpu.ready = true;
-                self.compute(images, targets, step, rate, Some(on_gpu))
+                Ok(self.compute(images, targets, step, rate, Some(on_gpu))?.1)
             }
         }
     }
@@ -418,26 +415,12 @@ impl<T: Element> Steps<'_, T> {
         step: u64,
         rate: f32,
         on_gpu: Option<&OnGpu<T>>,
-    ) -> Result<Outcome> {
-        self.compute_into(&mut Learned::default(), images, targets, step, rate, on_gpu)
-    }
-
-    /// As [`Steps::compute`], and what was learned goes on living.
-    fn compute_into(
-        &mut self,
-        learned: &mut Learned,
-        images: Tensor,
-        targets: &[T],
-        step: u64,
-        rate: f32,
-        on_gpu: Option<&OnGpu<T>>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Learned, Outcome)> {
         let job = self.job;
         let inputs = on_gpu.map(|on_gpu| &on_gpu.inputs);
         let pass =
             forward_backward(job, &self.parameters, images, targets, inputs, step, self.recomputes)?;
-        let Pass { loss, parts, learned: found } = pass;
-        *learned = found;
+        let Pass { loss, parts, learned } = pass;
         let stop = on_gpu.map(|on_gpu| &on_gpu.stop);
         if let Some(stop) = stop {
             stop.look_at(&loss)?;
@@ -446,9 +429,9 @@ impl<T: Element> Steps<'_, T> {
             // Nothing is learned from it.
             Found(Reading::known(None), Reading::known(None))
         } else {
-            update(job.recipe, &mut self.optimizer, &mut self.parameters, learned, rate, stop)?
+            update(job.recipe, &mut self.optimizer, &mut self.parameters, &learned, rate, stop)?
         };
-        Ok(Outcome { loss, parts, found })
+        Ok((learned, Outcome { loss, parts, found }))
     }
 
     /// Waits for a step; what it came to.

@@ -1,22 +1,24 @@
 //! The three trainings at toy size on the GPU: losses follow the CPU's step by step, and a run moves between
 //! devices by its checkpoint.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use seedwalk::Result;
-use seedwalk::config::{Config, Preset, TrainingConfig};
+use seedwalk::config::{Config, OptimizerKind, Preset, TrainingConfig};
 use seedwalk::device::cuda::{Given, Gpu, Reading};
+use seedwalk::formats::image::{IGNORE, LabelMap};
+use seedwalk::formats::label_png::write_labels;
+use seedwalk::nn::module::{Forward, Parameters, Role};
 use seedwalk::nn::{CamHead, CamNet, Classifier, Network, ResNet38};
-use seedwalk::ops::batch_norm::{Activation, Statistics, batch_norm};
-use seedwalk::ops::conv2d::{Conv2dOptions, conv2d};
+use seedwalk::ops::conv2d::Conv2dOptions;
 use seedwalk::ops::linear::linear;
 use seedwalk::ops::losses::multi_label_soft_margin;
 use seedwalk::ops::pooling::global_average_pooling;
-use seedwalk::optim::{Optimizer, Update};
 use seedwalk::pipeline::memory::Recompute;
-use seedwalk::pipeline::training::{Training, train};
+use seedwalk::pipeline::training::{Parts, Training, train};
 use seedwalk::progress::Progress;
-use seedwalk::tape::{Tape, Var};
+use seedwalk::tape::Var;
 use seedwalk::tensor::Tensor;
 
 use super::{Alone, device, every_driver_call_may_fail, random};
@@ -153,6 +155,51 @@ fn activations_made_anew_give_the_same_bytes() {
     }
 }
 
+/// The loss of image-level tags, three an image.
+fn tag_loss(
+    network: &dyn Network,
+    forward: &mut Forward<'_>,
+    images: &Var,
+    tags: &Given<'_, f32>,
+) -> Result<(Var, Parts)> {
+    let logits = network.forward(forward, images)?;
+    let tags = tags.tensor(&[images.shape()[0], 3], logits.value().gpu(), "the tags")?;
+    let loss = multi_label_soft_margin(&mut forward.tape, &logits, &tags)?;
+    Ok((loss, Reading::known(vec![])))
+}
+
+#[test]
+fn a_step_as_a_graph_gives_the_same_bytes() {
+    let place = Place::new();
+    let flags = "--data data --split train --width 1/32 --epochs 2 --batch 1 --crop 32 --seed 4";
+    // An image that teaches nothing: its steps are no part of the graph.
+    place.copy("data/SegmentationClass", "labels");
+    let ids = place.read("data/ImageSets/Segmentation/train.txt");
+    let unlabelled = LabelMap { width: 64, height: 64, labels: vec![IGNORE; 64 * 64] };
+    write_labels(&place.at(format!("labels/{}.png", ids.lines().nth(2).unwrap())), &unlabelled).unwrap();
+    let labels = "--labels labels";
+    // Statistics and dropout; then frozen ones, which are the epilogue of convolutions.
+    let stages = [
+        ("train-cam".to_string(), "cam", 12),
+        (format!("train-affinity --init cam-graph {labels}"), "affinity", 10),
+        (format!("train-segmentation {labels} --recompute always"), "segmentation", 10),
+    ];
+    for (stage, name, teaching) in stages {
+        let train = |how: &str, more: &str| {
+            let output = format!("{name}-{how}");
+            let line = format!("{stage} {flags} --device {} --output {output} {more}", device().1);
+            let steps = place.json(&line)["graph_steps"].as_u64().unwrap();
+            (steps, losses(&place, &output), place.results(&output))
+        };
+        let ((graphs, graph_losses, graph), (none, plain_losses, plain)) =
+            (train("graph", ""), train("plain", "--no-graph"));
+        // The first step that teaches anything is queued kernel by kernel.
+        assert_eq!((graphs, none), (teaching - 1, 0), "{stage}");
+        assert_eq!(graph_losses, plain_losses, "{stage}");
+        assert!(graph == plain && !graph.is_empty(), "{stage}");
+    }
+}
+
 #[test]
 fn a_step_takes_the_memory_that_was_counted() {
     let Alone { gpu, .. } = Alone::new();
@@ -182,12 +229,7 @@ fn a_step_takes_the_memory_that_was_counted() {
                 samples: 2,
                 name_of: &|i| i.to_string(),
                 make: Arc::new(|i, _| Ok((random(&[1, 32, 32, 3], i as u64), vec![1.0, 0.0, 1.0]))),
-                loss: &|forward, images, tags: &Given<'_, f32>| {
-                    let logits = network.forward(forward, images)?;
-                    let tags = tags.tensor(&[images.shape()[0], 3], logits.value().gpu(), "the tags")?;
-                    let loss = multi_label_soft_margin(&mut forward.tape, &logits, &tags)?;
-                    Ok((loss, Reading::known(vec![])))
-                },
+                loss: &|forward, images, tags: &Given<'_, f32>| tag_loss(&network, forward, images, tags),
                 teaches: &|_| true,
                 checkpoint_every: 0,
                 gpu: Some(Arc::clone(&gpu)),
@@ -270,43 +312,75 @@ fn a_full_step_fits_in_24_gigabytes() {
     place.fails(&format!("train-cam {} --output x", flags.replace("emulated", "cpu")), 2, &["--device cuda"]);
 }
 
-/// One training step of a small network: the loss, and its first weights afterwards.
-fn toy_step(gpu: &Arc<Gpu>) -> Result<(f32, Vec<f32>)> {
-    let on = |tensor: Tensor| tensor.to_device(gpu, "a tensor");
-    let mut parameters = [
-        on(random(&[4, 3, 3, 3], 1))?,
-        on(Tensor::full(&[4], 1.0))?,
-        on(Tensor::zeros(&[4]))?,
-        on(random(&[3, 4], 2))?,
-    ];
-    let mut tape = Tape::new();
-    let leaves: Vec<Var> = parameters.iter().map(|p| tape.leaf(p.clone())).collect();
-    let image = Var::constant(on(random(&[2, 4, 5, 3], 3))?);
-    let y =
-        conv2d(&mut tape, &image, &leaves[0], None, Conv2dOptions { stride: 1, padding: 1, dilation: 1 })?;
-    let learning = Statistics::Learning;
-    let (y, _) = batch_norm(&mut tape, &y, &leaves[1], &leaves[2], learning, Activation::Relu)?;
-    let y = global_average_pooling(&mut tape, &y)?;
-    let logits = linear(&mut tape, &y, &leaves[3], None)?;
-    let targets = on(Tensor::new(&[2, 3], vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0])?)?;
-    let loss = multi_label_soft_margin(&mut tape, &logits, &targets)?;
-    let value = loss.value().item()?;
-    let mut gradients = tape.backward(&loss, on(Tensor::scalar(1.0))?)?;
-    let gradients: Vec<Tensor> = leaves.iter().filter_map(|leaf| gradients.take(leaf)).collect();
-    drop(leaves);
-    let mut updates: Vec<Update<'_>> = parameters
-        .iter_mut()
-        .zip(&gradients)
-        .enumerate()
-        .map(|(index, (parameter, gradient))| Update { index, parameter, gradient, rate: 0.1, decay: 0.01 })
-        .collect();
-    assert_eq!(Optimizer::adam().update(&mut updates)?, None);
-    Ok((value, parameters[0].to_host()?.into_data()))
+/// A network of one layer of everything that a training step is made of.
+struct Tiny;
+
+impl Network for Tiny {
+    fn kind(&self) -> &'static str {
+        "cam"
+    }
+
+    fn parameters(&self, seed: u64) -> Result<Parameters> {
+        let mut parameters = Parameters::default();
+        parameters.declare("conv.weight", random(&[4, 3, 3, 3], seed), Role::Weight, false);
+        for (name, value, role) in [
+            ("norm.weight", 1.0, Role::Norm),
+            ("norm.bias", 0.0, Role::Norm),
+            ("norm.running_mean", 0.0, Role::Statistic),
+            ("norm.running_var", 1.0, Role::Statistic),
+        ] {
+            parameters.declare(name, Tensor::full(&[4], value), role, false);
+        }
+        parameters.declare("head.weight", random(&[3, 4], seed + 1), Role::Weight, true);
+        Ok(parameters)
+    }
+
+    fn forward(&self, forward: &mut Forward<'_>, image: &Var) -> Result<Var> {
+        let options = Conv2dOptions { stride: 1, padding: 1, dilation: 1 };
+        let y = forward.conv_norm_relu("conv", "norm", image, options)?;
+        let y = forward.dropout(&y, 0.3)?;
+        let y = global_average_pooling(&mut forward.tape, &y)?;
+        let head = forward.parameter("head.weight")?;
+        linear(&mut forward.tape, &y, &head, None)
+    }
+}
+
+/// Three steps of [`Tiny`]: kernel by kernel, as a graph that is captured, as a graph that is there. The last loss, and the
+/// checkpoint's bytes.
+fn tiny_training(gpu: &Arc<Gpu>) -> Result<(f64, Vec<(PathBuf, Vec<u8>)>)> {
+    let place = Place::empty();
+    let recipe = TrainingConfig { batch: 2, ..Config::preset(Preset::Paper).cam.training };
+    let summary = train(
+        &Training {
+            network: &Tiny,
+            recipe: &TrainingConfig { optimizer: OptimizerKind::AdamW, ..recipe },
+            steps: 3,
+            learn_statistics: true,
+            init: None,
+            output: &place.at("run"),
+            seed: 1,
+            classes: &["background", "a", "b", "c"].map(String::from),
+            configuration: serde_json::Value::Null,
+            samples: 4,
+            name_of: &|i| i.to_string(),
+            make: Arc::new(|i, _| Ok((random(&[1, 4, 5, 3], i as u64), vec![1.0, 0.0, 1.0]))),
+            loss: &|forward, images, tags: &Given<'_, f32>| tag_loss(&Tiny, forward, images, tags),
+            teaches: &|_| true,
+            checkpoint_every: 3,
+            gpu: Some(Arc::clone(gpu)),
+            recompute: Recompute::Never,
+            graph: true,
+            counts_only: false,
+        },
+        &Progress::new(true),
+    )?;
+    assert_eq!(summary.graph_steps, 2);
+    Ok((summary.last_loss, place.results("run")))
 }
 
 #[test]
-fn every_driver_call_of_a_training_step_may_fail() {
-    every_driver_call_may_fail(100, toy_step);
+fn every_driver_call_of_a_training_may_fail() {
+    every_driver_call_may_fail(200, tiny_training);
 }
 
 #[test]
@@ -315,11 +389,17 @@ fn memory_that_is_not_there_is_told_by_name_and_number() {
     else {
         return;
     };
-    emulator.set("faults", "alloc:9").unwrap();
-    let error = toy_step(&gpu).unwrap_err();
-    emulator.set("faults", "").unwrap();
-    for part in ["allocating", "MiB", "are free"] {
-        assert!(error.to_string().contains(part), "{part} is not in {error}");
+    let mut steps = 0;
+    for allocation in 1.. {
+        emulator.set("faults", &format!("alloc:{allocation}")).unwrap();
+        let outcome = tiny_training(&gpu);
+        emulator.set("faults", "").unwrap();
+        let Err(error) = outcome else { break };
+        let text = error.to_string();
+        assert!(text.contains("allocating") && text.contains("MiB"), "{text}");
+        assert!(text.contains("are free") || text.contains("page-locked"), "{text}");
+        assert!(error.how_to_mend().unwrap().contains("--batch"));
+        steps += 1;
     }
-    assert!(error.how_to_mend().unwrap().contains("--batch"));
+    assert!(steps > 20, "{steps} allocations");
 }

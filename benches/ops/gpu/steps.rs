@@ -21,16 +21,26 @@ use serde_json::{Value, json};
 
 /// A step of either kind.
 pub struct Step {
-    /// `training step` or `label step`.
+    /// `training step` or `label step`, with how it differs from the usual.
     pub operation: &'static str,
     /// What it multiplies in.
     pub precision: Precision,
 }
 
-/// The steps in all precisions, the one that is meant for use first.
+/// A training as it is meant: full width, a graph a step.
+const TRAINING: &str = "training step";
+/// Each step's kernels one by one.
+const QUEUED: &str = "training step, kernel by kernel";
+/// A network so narrow that the host must keep up.
+const NARROW: &str = "training step, width 1/8";
+const NARROW_QUEUED: &str = "training step, width 1/8, kernel by kernel";
+
+/// The steps in all precisions, the one that is meant for use first; what a graph saves in that one alone.
 pub fn steps() -> Vec<Step> {
-    let of = |precision| ["training step", "label step"].map(|operation| Step { operation, precision });
-    [Precision::Bf16, Precision::Tf32, Precision::F32].into_iter().flat_map(of).collect()
+    let of = |precision| [TRAINING, "label step"].map(|operation| Step { operation, precision });
+    let all = [Precision::Bf16, Precision::Tf32, Precision::F32].into_iter().flat_map(of);
+    let graphs = [QUEUED, NARROW, NARROW_QUEUED].map(|operation| Step { operation, precision: Precision::Bf16 });
+    all.chain(graphs).collect()
 }
 
 /// What a step took.
@@ -55,7 +65,7 @@ impl Step {
         deadline: Option<Instant>,
     ) -> Result<Value, String> {
         let taken = match self.operation {
-            "training step" => training(gpu, self.precision, pictures, deadline)?,
+            TRAINING | QUEUED | NARROW | NARROW_QUEUED => training(gpu, self, pictures, deadline)?,
             _ => label(gpu, self.precision, time).map_err(|e| e.to_string())?,
         };
         let seconds = median(&taken.samples);
@@ -109,7 +119,7 @@ fn seedwalk(folder: &Path, line: &str, deadline: Option<Instant>) -> Result<(), 
 
 fn training(
     gpu: &Arc<Gpu>,
-    precision: Precision,
+    step: &Step,
     pictures: &mut Pictures,
     deadline: Option<Instant>,
 ) -> Result<Taken, String> {
@@ -117,8 +127,13 @@ fn training(
     const STEPS: usize = 8;
     let emulated = gpu.device() == Device::Emulated;
     // At full width a step of 16 images is some tens of milliseconds, and reading pictures must keep up.
-    let (mut batch, crop, width): (usize, usize, _) =
-        if emulated { (1, 32, "1/32") } else { (16, 448, "1/1") };
+    let narrow = matches!(step.operation, NARROW | NARROW_QUEUED);
+    let (mut batch, crop, width): (usize, usize, _) = match (emulated, narrow) {
+        (true, _) => (1, 32, "1/32"),
+        (false, true) => (16, 128, "1/8"),
+        (false, false) => (16, 448, "1/1"),
+    };
+    let graph = if matches!(step.operation, QUEUED | NARROW_QUEUED) { "--no-graph" } else { "" };
     let folder = match &pictures.0 {
         Some(folder) => folder,
         None => {
@@ -133,8 +148,9 @@ fn training(
     loop {
         let line = format!(
             "train-cam --data data --split train --output run --width {width} --epochs 1 --batch {batch} --crop {crop} \
-             --device {} --precision {precision} --overwrite -q",
-            gpu.device()
+             --device {} --precision {} {graph} --overwrite -q",
+            gpu.device(),
+            step.precision
         );
         match seedwalk(folder.path(), &line, deadline) {
             Ok(()) => break,

@@ -316,11 +316,15 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::allocate`].
     pub fn upload<T: Element>(self: &Arc<Self>, what: &str, data: &[T]) -> Result<DeviceBuffer<T>> {
-        let (pool, stream) = self.where_to_upload();
+        let (pool, beside) = self.where_to_upload();
         let mut buffer = self.allocate_from(pool, what, data.len())?;
         if let Some(memory) = buffer.memory.as_mut() {
-            stream
+            beside
+                .as_ref()
+                .unwrap_or(&self.stream)
                 .memcpy_htod(bytemuck::cast_slice::<T, u8>(data), memory)
+                // The graph's stream does not wait for another.
+                .and_then(|()| beside.as_ref().map_or(Ok(()), |beside| beside.synchronize()))
                 .map_err(|e| self.failure(&format!("copying {what} to the GPU"), e))?;
         }
         Ok(buffer)

@@ -71,12 +71,15 @@ impl Gpu {
         }
     }
 
-    /// Where what is uploaded now lies, and the stream that copies it.
-    pub(super) fn where_to_upload(&self) -> (Pool, Arc<CudaStream>) {
+    /// Where what is uploaded now lies, and the stream that copies it, where that is not the GPU's own.
+    pub(super) fn where_to_upload(&self) -> (Pool, Option<Arc<CudaStream>>) {
         let beside = self.scope(|scope| {
             scope.capture.as_ref().map(|capture| (capture.constants.clone(), Arc::clone(&capture.stream)))
         });
-        beside.flatten().unwrap_or_else(|| (self.pool_in_use(), Arc::clone(&self.stream)))
+        match beside.flatten() {
+            Some((pool, stream)) => (pool, Some(stream)),
+            None => (self.pool_in_use(), None),
+        }
     }
 
     /// New memory while a graph is captured, when an allocation in the GPU's stream would become a part of the graph;
@@ -123,10 +126,15 @@ impl Gpu {
             self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail)?;
             let made = work();
             // Ended whatever became of the work: the stream is of no use before.
-            let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+            let end = || self.stream.end_capture(CUgraphInstantiate_flags(0));
+            let graph = end().map_err(|e| {
+                // If the driver failed before it ended the capture; if not, there is none to end.
+                let _ = end();
+                fail(e)
+            });
             let made = made?;
             let nothing = || Error::new(ErrorKind::Device, "nothing was queued while a graph was captured");
-            Ok((Movable(graph.map_err(fail)?.ok_or_else(nothing)?), made))
+            Ok((Movable(graph?.ok_or_else(nothing)?), made))
         });
         let (graph, made) = captured?;
         let launches = self.launches() - before;

@@ -125,9 +125,7 @@ impl Gpu {
         let fail = |gpu: &Gpu, e| gpu.failure("copying a result from the GPU", e);
         let mut landing = match kept.filter(|_| bytes <= LANDING) {
             Some(landing) => landing,
-            // SAFETY: bytes of any value may be read; they are written before.
-            None => unsafe { self.context.alloc_pinned_with_flags::<u8>(bytes.max(LANDING), 0) }
-                .map_err(|e| fail(self, e))?,
+            None => self.page_locked("results", bytes.max(LANDING))?,
         };
         let target = landing.as_mut_slice().map_err(|e| fail(self, e))?;
         // SAFETY: the buffer has as many bytes; `landing` lives until the copy is waited for, below or when it is dropped.

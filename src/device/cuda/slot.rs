@@ -19,10 +19,7 @@ impl Page {
     /// One for a buffer's values. `what` names them in errors.
     pub fn of<T>(buffer: &DeviceBuffer<T>, what: &str) -> Result<Self> {
         let (gpu, bytes) = (buffer.gpu(), buffer.len() * size_of::<T>());
-        // SAFETY: it is written before it is read.
-        let memory = unsafe { gpu.context.alloc_pinned_with_flags(bytes, 0) };
-        let memory = memory.map_err(|e| gpu.failure(&format!("locking memory for {what}"), e))?;
-        Ok(Self { memory, copied: None })
+        Ok(Self { memory: gpu.page_locked(what, bytes)?, copied: None })
     }
 
     /// Has a stream copy the values to the buffer, once the copy before is done. Returns when it will be.
@@ -43,6 +40,17 @@ impl Page {
         // SAFETY: as many bytes as the buffer has, not written before `copied`; the caller orders what uses the buffer.
         unsafe { result::memcpy_htod_async(to.address(), source, stream.cu_stream()) }.map_err(fail)?;
         Ok(self.copied.insert(stream.record_event(None).map_err(fail)?))
+    }
+}
+
+impl Gpu {
+    /// Page-locked memory of the host, to be written before it is read. `what` names what it is for in errors.
+    pub(super) fn page_locked(&self, what: &str, bytes: usize) -> Result<PinnedHostSlice<u8>> {
+        // SAFETY: any byte is valid; the caller writes it first.
+        unsafe { self.context.alloc_pinned_with_flags(bytes, 0) }.map_err(|e| {
+            let mib = bytes as f64 / f64::from(1 << 20);
+            self.failure(&format!("allocating {mib:.1} MiB of page-locked memory for {what}"), e)
+        })
     }
 }
 

@@ -102,7 +102,7 @@ pub fn softmax_cross_entropy<'a>(
     }
     let labelled = labels.iter().filter(|l| **l != IGNORE).count();
     if labelled == 0 {
-        return Ok(Var::constant(Tensor::scalar(0.0)));
+        return Ok(Var::constant(Tensor::scalar(0.0).to_place(logits.value().gpu(), "the loss")?));
     }
     if let Some(gpu) = logits.value().gpu() {
         return cuda::cross_entropy(gpu, tape, logits, given);

@@ -59,6 +59,9 @@ pub fn cases() -> Vec<Case> {
         b[5..7].copy_from_slice(&height.to_be_bytes());
         b[7..9].copy_from_slice(&width.to_be_bytes());
     };
+    let indexed = |palette: usize| {
+        png(&[ihdr(16, 1, 8, 3), chunk(b"PLTE", &vec![7; palette]), chunk(b"IDAT", &stored(&row))])
+    };
     let mut crc = sound.clone();
     crc[30] ^= 1;
     let adobe = cat(&[&whole[..2], b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x02", &whole[2..]]);
@@ -135,6 +138,9 @@ pub fn cases() -> Vec<Case> {
         case("png-data-no-zlib", Photograph, png(&[ihdr(16, 1, 8, 0), chunk(b"IDAT", &row)]), "PNG"),
         case("png-chunk-of-2-32", Photograph, cat(&[SIGNATURE, &[0xff; 4], b"IHDR"]), ""),
         case("png-palette-missing", Photograph, png(&[ihdr(16, 1, 8, 3), chunk(b"IDAT", &stored(&row))]), ""),
+        // Found by fuzzing: the decoder reads three bytes where one is left.
+        case("png-palette-of-49-bytes", Photograph, indexed(49), "palette of 49 bytes"),
+        case("png-palette-of-257", Photograph, indexed(771), "palette of 771 bytes"),
         case("png-depth-3", Photograph, grey(3), ""),
         case("mask-photo", Mask, sound, "class index a pixel"),
         case(
