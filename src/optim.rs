@@ -160,11 +160,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// The device's.
-    pub(crate) fn prepare(
-        &mut self,
-        gpu: &Arc<Gpu>,
-        updates: &mut [Update<'_>],
-    ) -> Result<Vec<cuda::Entry>> {
+    pub(crate) fn prepare(&mut self, gpu: &Arc<Gpu>, updates: &mut [Update<'_>]) -> Result<Vec<cuda::Entry>> {
         self.steps += 1;
         let (t, slots) = (self.steps as f64, self.slots());
         let mut entries = Vec::with_capacity(updates.len());
@@ -207,9 +203,8 @@ impl Optimizer {
             entries.push(entry);
         }
         let words = cuda::words(&entries)?;
-        let fits = |table: &Slot<u32>| {
-            table.buffer().len() == words.len() && Arc::ptr_eq(table.buffer().gpu(), gpu)
-        };
+        let fits =
+            |table: &Slot<u32>| table.buffer().len() == words.len() && Arc::ptr_eq(table.buffer().gpu(), gpu);
         let mut table = match self.table.take().filter(fits) {
             Some(table) => table,
             None => {

@@ -490,16 +490,24 @@ fn every_driver_call_may_fail<T: PartialEq>(least: u64, work: impl Fn(&Arc<Gpu>)
         emulator.set("faults", "").unwrap();
         let _ = gpu.synchronize();
         gpu.synchronize().unwrap();
-        match outcome {
-            Ok(found) => assert!(found == expected, "other values when call {n} failed"),
+        let told = match outcome {
+            Ok(found) => {
+                assert!(found == expected, "other values when call {n} failed");
+                "no error".to_string()
+            }
             Err(error) => {
                 assert!(error.to_string().contains("fault on demand"), "call {n}: {error}");
                 failures += 1;
+                error.to_string()
             }
-        }
+        };
         // Page-locked memory whose copy failed is not kept for the next.
         for (what, count) in live().as_object().unwrap() {
-            assert!(count.as_u64() <= before[what].as_u64(), "{what}: {count} live after call {n} failed");
+            assert!(
+                count.as_u64() <= before[what].as_u64(),
+                "{what}: {count} live after call {n} failed ({told}), {} before",
+                before[what]
+            );
         }
     }
     assert!(2 * failures > calls, "{failures} of {calls} calls failed");

@@ -23,7 +23,7 @@ use serde_json::json;
 use super::events::{Event, Events};
 use super::memory::{Recompute, StepMemory};
 use crate::config::{OptimizerKind, TrainingConfig};
-use crate::device::cuda::{DeviceBuffer, Element, Feed, Given, Graph, Gpu, Later, Reading, Slot};
+use crate::device::cuda::{DeviceBuffer, Element, Feed, Given, Gpu, Graph, Later, Reading, Slot};
 use crate::formats::checkpoint::{self, Checkpoint};
 use crate::formats::{atomic, weights};
 use crate::nn::Network;
@@ -164,8 +164,14 @@ pub fn train<T: Element + Send + Sync>(
     let mut events = Events::open(&job.output.join("events.jsonl"), step)?;
     let stage = progress.stage(&format!("train {}", job.network.kind()), total);
     stage.already(step);
-    let mut summary =
-        TrainingSummary { steps: step, last_loss, seconds: 0.0, was_complete: true, graph_steps: 0, memory: None };
+    let mut summary = TrainingSummary {
+        steps: step,
+        last_loss,
+        seconds: 0.0,
+        was_complete: true,
+        graph_steps: 0,
+        memory: None,
+    };
     if step >= total {
         stage.finish();
         return Ok(summary);
@@ -296,12 +302,13 @@ pub(super) struct Inputs<T> {
 
 /// A step as a graph: each launch is a step.
 struct StepGraph {
-    graph: Graph,
     /// Where it reads the images.
     images: Arc<DeviceBuffer<f32>>,
     /// Where it leaves what was learned.
     learned: Learned,
     outcome: Outcome,
+    // Last: what it makes lies in its memory.
+    graph: Graph,
 }
 
 /// Where a step leaves what there is to tell of it.
@@ -392,7 +399,7 @@ impl<T: Element> Steps<'_, T> {
             let pass = || self.compute(at_place, targets, step, rate, Some(on_gpu));
             let (graph, (learned, outcome)) = gpu.capture(pass)?;
             self.optimizer.flush()?;
-            on_gpu.graph = Some(StepGraph { graph, images: place, learned, outcome });
+            on_gpu.graph = Some(StepGraph { images: place, learned, outcome, graph });
         }
         match &on_gpu.graph {
             Some(made) => {
@@ -418,8 +425,7 @@ impl<T: Element> Steps<'_, T> {
     ) -> Result<(Learned, Outcome)> {
         let job = self.job;
         let inputs = on_gpu.map(|on_gpu| &on_gpu.inputs);
-        let pass =
-            forward_backward(job, &self.parameters, images, targets, inputs, step, self.recomputes)?;
+        let pass = forward_backward(job, &self.parameters, images, targets, inputs, step, self.recomputes)?;
         let Pass { loss, parts, learned } = pass;
         let stop = on_gpu.map(|on_gpu| &on_gpu.stop);
         if let Some(stop) = stop {
@@ -673,7 +679,12 @@ fn check_space(output: &Path, parameters: &Parameters, optimizer: &Optimizer, to
 }
 
 /// The layer whose output is the first that is not a number.
-fn first_bad_layer<T: Element>(job: &Training<'_, T>, parameters: &Parameters, batch: &Batch<T>, step: u64) -> String {
+fn first_bad_layer<T: Element>(
+    job: &Training<'_, T>,
+    parameters: &Parameters,
+    batch: &Batch<T>,
+    step: u64,
+) -> String {
     let mode = Mode::Training { learn_statistics: job.learn_statistics, seed: job.seed, step };
     let mut forward = Forward::new(parameters, mode);
     forward.watch();

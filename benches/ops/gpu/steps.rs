@@ -39,7 +39,8 @@ const NARROW_QUEUED: &str = "training step, width 1/8, kernel by kernel";
 pub fn steps() -> Vec<Step> {
     let of = |precision| [TRAINING, "label step"].map(|operation| Step { operation, precision });
     let all = [Precision::Bf16, Precision::Tf32, Precision::F32].into_iter().flat_map(of);
-    let graphs = [QUEUED, NARROW, NARROW_QUEUED].map(|operation| Step { operation, precision: Precision::Bf16 });
+    let graphs =
+        [QUEUED, NARROW, NARROW_QUEUED].map(|operation| Step { operation, precision: Precision::Bf16 });
     all.chain(graphs).collect()
 }
 

@@ -104,7 +104,7 @@ impl Pool {
     }
 
     /// Gives everything that is not in use back to the driver; whether there was anything.
-    fn clear(&self) -> bool {
+    pub(super) fn clear(&self) -> bool {
         std::mem::take(&mut *self.free()).into_values().any(|held| !held.is_empty())
     }
 

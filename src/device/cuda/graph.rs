@@ -34,9 +34,10 @@ pub(crate) struct Graph {
     graph: Movable,
     launches: u64,
     gpu: Arc<Gpu>,
-    // After the graph, which names it.
     pool: Pool,
-    _constants: Pool,
+    constants: Pool,
+    /// Where memory was asked for beside the capture, and goes back to.
+    stream: Arc<CudaStream>,
 }
 
 /// A graph belongs to no thread.
@@ -66,7 +67,9 @@ impl Gpu {
     /// A graph is being captured.
     pub(crate) fn check_lasting(&self, what: &str) -> Result<()> {
         match self.is_capturing() {
-            true => Err(Error::new(ErrorKind::Device, format!("{what} is new in a step that a graph captures"))),
+            true => {
+                Err(Error::new(ErrorKind::Device, format!("{what} is new in a step that a graph captures")))
+            }
             false => Ok(()),
         }
     }
@@ -120,7 +123,7 @@ impl Gpu {
         let stream = self.context.new_stream().map_err(fail)?;
         let (pool, constants) = (self.pool.successor(), Pool::holding());
         let before = self.launches();
-        let capture = Some(Capture { constants: constants.clone(), stream });
+        let capture = Some(Capture { constants: constants.clone(), stream: Arc::clone(&stream) });
         let captured = self.enter(Scope { pool: pool.clone(), capture }, || {
             // Relaxed: memory may be asked for beside it.
             self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(fail)?;
@@ -128,9 +131,10 @@ impl Gpu {
             // Ended whatever became of the work: the stream is of no use before.
             let end = || self.stream.end_capture(CUgraphInstantiate_flags(0));
             let graph = end().map_err(|e| {
+                let error = fail(e);
                 // If the driver failed before it ended the capture; if not, there is none to end.
                 let _ = end();
-                fail(e)
+                error
             });
             let made = made?;
             let nothing = || Error::new(ErrorKind::Device, "nothing was queued while a graph was captured");
@@ -139,7 +143,7 @@ impl Gpu {
         let (graph, made) = captured?;
         let launches = self.launches() - before;
         self.launches.fetch_sub(launches, Ordering::Relaxed);
-        Ok((Graph { graph, launches, gpu: Arc::clone(self), pool, _constants: constants }, made))
+        Ok((Graph { graph, launches, gpu: Arc::clone(self), pool, constants, stream }, made))
     }
 }
 
@@ -172,9 +176,12 @@ impl Graph {
 }
 
 impl Drop for Graph {
-    /// Its memory must not go before its last launch is done.
+    /// Gives its memory back, once its last launch is done.
     fn drop(&mut self) {
         // What failed has been told where it was queued, or will be at the next call.
         let _ = self.gpu.synchronize();
+        self.pool.clear();
+        self.constants.clear();
+        let _ = self.stream.synchronize();
     }
 }

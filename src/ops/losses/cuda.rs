@@ -54,7 +54,9 @@ pub(super) fn cross_entropy(
     let arguments =
         [(&parts).into(), (&counts).into(), (&loss).into(), (&share).into(), Argument::size(blocks)?];
     // SAFETY: a loss and a count a block, one number each that comes of them.
-    unsafe { gpu.launch("mean_of_blocks_f32", Geometry { grid: [1, 1, 1], threads: 256, shared: 0 }, &arguments)? };
+    unsafe {
+        gpu.launch("mean_of_blocks_f32", Geometry { grid: [1, 1, 1], threads: 256, shared: 0 }, &arguments)?
+    };
     let loss = Tensor::from_buffer(&[], Arc::new(loss))?;
     let slopes = Tensor::from_buffer(logits.shape(), slopes)?;
     Ok(tape.record("softmax_cross_entropy", loss, &[logits], move |g| {

@@ -113,14 +113,7 @@ pub fn of_training(machine: &mut Machine) -> Vec<Launch> {
         entry("pointwise", "relu_backward_f32", four, with(of(&[g, y, target]), &[count]), maps, 12 * count),
         entry("pointwise", "elu_f32", four, with(of(&[x, target]), &[count]), maps, 8 * count),
         entry("pointwise", "elu_backward_f32", four, with(of(&[g, y, target]), &[count]), maps, 12 * count),
-        entry(
-            "pointwise",
-            "scale_by_f32",
-            four,
-            with(of(&[x, a, b, target]), &[count]),
-            maps,
-            8 * count + 8,
-        ),
+        entry("pointwise", "scale_by_f32", four, with(of(&[x, a, b, target]), &[count]), maps, 8 * count + 8),
         entry(
             "dropout",
             "dropout_factors_f32",
