@@ -7,7 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::training::{Batch, Inputs, Training, forward_backward, new_optimizer, update};
+use super::step::{Inputs, forward_backward, new_optimizer, update};
+use super::training::{Batch, Training};
 use crate::device::cuda::{Element, Gpu};
 use crate::nn::module::Parameters;
 use crate::tensor::Tensor;

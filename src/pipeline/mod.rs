@@ -13,5 +13,6 @@ pub mod run;
 pub mod score;
 pub mod segment;
 pub mod stages;
+mod step;
 pub mod summary;
 pub mod training;

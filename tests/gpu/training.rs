@@ -345,9 +345,12 @@ impl Network for Tiny {
     }
 }
 
+/// Names and bytes.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
 /// Three steps of [`Tiny`]: kernel by kernel, as a graph that is captured, as a graph that is there. The last loss, and the
 /// checkpoint's bytes.
-fn tiny_training(gpu: &Arc<Gpu>) -> Result<(f64, Vec<(PathBuf, Vec<u8>)>)> {
+fn tiny_training(gpu: &Arc<Gpu>) -> Result<(f64, Files)> {
     let place = Place::empty();
     let recipe = TrainingConfig { batch: 2, ..Config::preset(Preset::Paper).cam.training };
     let summary = train(

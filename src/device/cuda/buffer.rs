@@ -311,7 +311,7 @@ impl Gpu {
     }
 
     /// A buffer with a copy of `data`. `what` names it in errors. While a graph is captured it is the graph's for good: what
-    /// changes from one launch of it to the next comes by a [`Slot`](super::Slot) instead.
+    /// changes from one launch of it to the next comes by a `Slot` instead.
     ///
     /// # Errors
     /// As [`Gpu::allocate`].
