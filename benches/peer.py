@@ -188,10 +188,18 @@ def conv2d(request):
         x = torch.randn(i, dtype=dtype(request)).contiguous(memory_format=layout)
         w = torch.randn(o, dtype=dtype(request)).contiguous(memory_format=layout)
         if request["pass"] == "forward":
+            then = request.get("then")
+            y = F.conv2d(x, w, None, stride, padding, dilation)
+            add = torch.randn_like(y)
+            norm = [torch.full((o[0],), value) for value in (0.01, 0.9, 1.1, 0.1)]
 
             def run():
                 with torch.no_grad():
-                    F.conv2d(x, w, None, stride, padding, dilation)
+                    y = F.conv2d(x, w, None, stride, padding, dilation)
+                    if then == "add":
+                        y += add
+                    elif then == "norm relu":
+                        F.relu_(F.batch_norm(y, *norm))
 
             return run
         dy = torch.randn_like(F.conv2d(x, w, None, stride, padding, dilation))

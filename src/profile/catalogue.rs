@@ -78,6 +78,8 @@ pub fn catalogue() -> Vec<Subject> {
         subject("optimizer", "adam", PARAMETERS, |s, _| optimiser(s, true)),
         subject("optimizer", "stop", &[], |_, _| stop()),
     ]);
+    // Last: a kernel is shown by the first case that launches it, and these launch those of others.
+    all.extend(ladders::epilogues());
     all
 }
 

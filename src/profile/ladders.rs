@@ -6,7 +6,9 @@ use super::catalogue::{D, PHOTO, crf, device, keep, random, ready};
 use super::{Build, Case, Dimension, Shape, Subject, Work};
 use crate::device::Precision;
 use crate::ops::affinity::{BorderRule, LossForm, Pairs, Reduction, Stencil, affinities, affinity_loss};
-use crate::ops::conv2d::{Conv2dOptions, conv2d, input_gradient, weight_gradient};
+use crate::ops::conv2d::{
+    Conv2dOptions, FrozenNorm, conv2d, conv2d_add, conv2d_norm_relu, input_gradient, weight_gradient,
+};
 use crate::ops::ladders::{Step, ladders};
 use crate::ops::{reduce, walk};
 use crate::tape::{Tape, Var};
@@ -48,6 +50,18 @@ pub(super) fn subjects() -> Vec<Subject> {
         Some(Subject { operation, pass, dimensions, rungs, build })
     };
     ladders().into_iter().filter_map(subject).collect()
+}
+
+/// What convolutions do beside, by the rung that suits them.
+pub(super) fn epilogues() -> [Subject; 2] {
+    let subject = |pass, build| {
+        let (operation, dimensions, rungs) = ("conv2d", CONVOLUTION, vec![]);
+        Subject { operation, pass, dimensions, rungs, build }
+    };
+    [
+        subject("forward, add", |shape, _| convolution_epilogue(shape, false)),
+        subject("forward, norm, relu", |shape, _| convolution_epilogue(shape, true)),
+    ]
 }
 
 /// A case whose operation and pass the subject fills in. The rung's own kernel counts, and those beside it.
@@ -124,6 +138,41 @@ fn convolution_forward(shape: &Shape, rung: Option<&Step>) -> Case {
         Ok(ready(move || {
             let y = conv2d(&mut Tape::inference(), &x, &w, None, options)?;
             Ok((x, w, y))
+        }))
+    });
+    Case { peer, prepare, ..base }
+}
+
+/// A convolution and what is taken where its values leave their registers, in f32: a frozen normalisation with its ReLU, or
+/// a map that is added. Beside the forward pass alone it shows what that costs; a pass of its own would be two tensors more.
+fn convolution_epilogue(shape: &Shape, normalises: bool) -> Case {
+    let g = Convolution::of(shape);
+    let mut base = case(g.name(), g.work([g.input, g.weight], g.output, Precision::F32), None, &[]);
+    let mut peer = g.peer("forward", Precision::F32);
+    if let Some(peer) = &mut peer {
+        peer["then"] = json!(if normalises { "norm relu" } else { "add" });
+    }
+    if !normalises {
+        base.work.bytes += 4.0 * g.output.iter().map(|v| *v as f64).product::<f64>();
+    }
+    let prepare = Box::new(move |gpu: &_, seed| {
+        let x = Var::constant(device(gpu, &g.input, seed)?);
+        let w = Var::constant(device(gpu, &g.weight, seed + 1)?);
+        let (options, mut tape) = (g.options, Tape::inference());
+        if !normalises {
+            let add = Var::constant(device(gpu, &g.output, seed + 2)?);
+            return Ok(ready(move || {
+                let y = conv2d_add(&mut tape, &x, &w, None, &add, options)?;
+                Ok((x, w, add, y))
+            }));
+        }
+        let of_channels = |value| Tensor::full(&g.output[3..], value).to_device(gpu, "a normalisation");
+        let [scale, shift] = [of_channels(1.1)?, of_channels(0.1)?];
+        let [mean, variance] = [of_channels(0.01)?, of_channels(0.9)?];
+        Ok(ready(move || {
+            let norm = FrozenNorm([&scale, &shift, &mean, &variance]);
+            let y = conv2d_norm_relu(&mut tape, &x, &w, &norm, options)?;
+            Ok((x, w, [scale, shift, mean, variance], y))
         }))
     });
     Case { peer, prepare, ..base }

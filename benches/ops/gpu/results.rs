@@ -103,7 +103,7 @@ pub fn head(gpu: &Arc<Gpu>) -> Value {
 /// What tells a row among others.
 fn key(row: &Value) -> String {
     let of = |field: &str| row[field].as_str().unwrap_or_default();
-    ["operation", "case", "rung", "shape"].map(of).join(" | ")
+    ["operation", "case", "rung", "shape"].map(of).join(", ")
 }
 
 /// A row's time beside an older one's.
@@ -216,7 +216,7 @@ mod tests {
         let (changes, gone) = compare(&results(old.to_vec()), &results(new.to_vec())).unwrap();
         let seen: Vec<(bool, bool)> = changes.iter().map(|c| (c.is_slower(), c.is_faster())).collect();
         assert_eq!(seen, [(true, false), (false, false), (false, true)]);
-        assert_eq!(gone, ["a | b | w | s"]);
+        assert_eq!(gone, ["a, b, w, s"]);
         assert!(compare(&json!({}), &results(vec![])).is_err());
         assert!(compare(&json!({ "schema_version": 1, "gpu": "H" }), &results(vec![])).is_err());
     }
