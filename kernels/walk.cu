@@ -149,7 +149,8 @@ __device__ __forceinline__ void whole(const float *__restrict__ planes, const fl
                 for (int m = 0; m < MAPS; ++m) {
                     const float t = sum.v[m] * scale;
                     sum.v[m] = step == 0 ? t : fmaf(2.0f, t, -oldest.v[m]);
-                    if (m < count) y[(first + m) * pixels + i] += c * sum.v[m];
+                    float &out = y[(first + m) * pixels + i];
+                    if (m < count) out = fmaf(c, sum.v[m], out);
                 }
             }
             next[pad + i] = sum;

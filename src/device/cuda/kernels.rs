@@ -256,6 +256,7 @@ impl Gpu {
         };
         let function =
             module.load_function(name).map_err(|e| self.failure(&format!("finding kernel {name}"), e))?;
+        log::debug!("loaded {name} of {file}.ptx");
         let kernel = Kernel { name, function, parameters: parameters.into() };
         kernels.insert(name, kernel.clone());
         Ok(kernel)
