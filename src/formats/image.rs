@@ -179,7 +179,7 @@ fn check_palette(path: &Path, info: &png::Info<'_>) -> Result<()> {
     let Some(palette) = info.palette.as_ref().filter(|_| info.color_type == png::ColorType::Indexed) else {
         return Ok(());
     };
-    if palette.len().is_multiple_of(3) && palette.len() <= 3 * 256 {
+    if palette.len().is_multiple_of(3) {
         return Ok(());
     }
     Err(Error::malformed(path, format!("not a sound PNG file: a palette of {} bytes", palette.len())))
