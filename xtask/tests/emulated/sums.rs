@@ -181,7 +181,9 @@ fn optimisers_match_f64() {
         each(&|w, g, m, _| 0.9 * m + g + 0.01 * w),
         each(&|w, g, _, _| w - 0.1 * (g + 0.01 * w)),
         each(&|w, g, _, _| g + 0.01 * w),
-        each(&|w, g, m, v| 0.98 * w - 0.02 * mean(w, g, m) / ((square(w, g, v) * f64::from(V_HAT)).sqrt() + 1e-8)),
+        each(&|w, g, m, v| {
+            0.98 * w - 0.02 * mean(w, g, m) / ((square(w, g, v) * f64::from(V_HAT)).sqrt() + 1e-8)
+        }),
         each(&|w, g, m, _| mean(w, g, m)),
         each(&|w, g, _, v| square(w, g, v)),
     ];
