@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::device::cuda::{Argument, Gpu, Reading, Slot};
+use crate::device::cuda::{Argument, DeviceBuffer, Gpu, Reading, Slot};
 use crate::math::powf_f64;
 use crate::tensor::{CHUNK, Tensor, place};
 use crate::{Error, Result};
@@ -138,15 +138,14 @@ impl Optimizer {
         stop: Option<&cuda::Stop>,
         updates: &mut [Update<'_>],
     ) -> Result<Reading<Option<NotFinite>>> {
-        let entries = self.prepare(gpu, updates)?;
+        let (entries, table) = self.prepare(gpu, updates)?;
         let betas = [BETA1, 1.0 - BETA1, BETA2, 1.0 - BETA2].map(|beta| Argument::F32(beta as f32));
         let (kernel, more) = match self.rule {
             Rule::Sgd { .. } => ("sgd_table_f32", &betas[..0]),
             Rule::Adam { .. } => ("adam_table_f32", &betas[..]),
         };
-        let Some(table) = &self.table else { return Err(Error::invalid("an optimiser without a table")) };
         // SAFETY: parameter, gradient and state of an entry have one shape; `buffer_mut` made what is written its own.
-        let bad = unsafe { cuda::launch(kernel, table.buffer(), &entries, stop, more)? };
+        let bad = unsafe { cuda::launch(kernel, &table, &entries, stop, more)? };
         let positions: Vec<usize> = updates.iter().map(|u| u.index).collect();
         Ok(bad.map(move |bad| {
             let of = |found: Option<usize>| found.map(|at| positions[at]);
@@ -155,12 +154,16 @@ impl Optimizer {
         }))
     }
 
-    /// Begins a step on a GPU: writes what the kernel is told of each parameter. The rest is one launch, which is the same
+    /// Begins a step on a GPU: writes what the kernel is told of each parameter, the entries, to a table there. The rest is one launch, which is the same
     /// in every step but the first of a parameter, so that a graph that captured it needs only this.
     ///
     /// # Errors
     /// The device's.
-    pub(crate) fn prepare(&mut self, gpu: &Arc<Gpu>, updates: &mut [Update<'_>]) -> Result<Vec<cuda::Entry>> {
+    pub(crate) fn prepare(
+        &mut self,
+        gpu: &Arc<Gpu>,
+        updates: &mut [Update<'_>],
+    ) -> Result<(Vec<cuda::Entry>, Arc<DeviceBuffer<u32>>)> {
         self.steps += 1;
         let (t, slots) = (self.steps as f64, self.slots());
         let mut entries = Vec::with_capacity(updates.len());
@@ -213,8 +216,7 @@ impl Optimizer {
             }
         };
         table.write(&words)?;
-        self.table = Some(table);
-        Ok(entries)
+        Ok((entries, Arc::clone(self.table.insert(table).buffer())))
     }
 
     /// Writes what was held back while a graph was captured.

@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::inputs::Data;
 use super::session::{Outcome, Session};
-use super::training_flags::{TrainingFlags, trained};
+use super::training_flags::TrainingFlags;
 use crate::Result;
 use crate::data::TagUse;
-use crate::pipeline::stages::{TrainStage, train_cam};
+use crate::pipeline::stages::train_cam;
 
 /// Train the CAM network on image-level tags
 #[derive(Args)]
@@ -30,11 +30,7 @@ impl TrainCam {
         }
         let data = self.data.open(session, &mut config, TagUse::Needed)?;
         self.flags.prepare(session)?;
-        let (output, progress) = (self.flags.output.as_path(), &session.progress);
-        let (gpu, recompute) = (session.gpu.as_ref(), self.flags.recompute);
-        let (graph, counts_only) = (!self.flags.no_graph, self.flags.count_memory);
-        let (data, config) = (&data, &config);
-        let stage = TrainStage { data, config, output, gpu, recompute, graph, counts_only, progress };
-        Ok(trained(&train_cam(&stage)?, output, counts_only))
+        let stage = self.flags.stage(session, &data, &config);
+        Ok(self.flags.trained(&train_cam(&stage)?))
     }
 }

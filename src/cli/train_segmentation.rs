@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::inputs::Data;
 use super::session::{Outcome, Session};
-use super::training_flags::{TrainingFlags, trained};
+use super::training_flags::TrainingFlags;
 use crate::Result;
 use crate::data::TagUse;
 use crate::pipeline::images::check_folder_classes;
-use crate::pipeline::stages::{TrainStage, train_segmentation};
+use crate::pipeline::stages::train_segmentation;
 
 /// Train the segmentation network on pseudo labels, or on any label PNGs
 #[derive(Args)]
@@ -34,11 +34,7 @@ impl TrainSegmentation {
         // Before an earlier training is removed for this one.
         check_folder_classes(&self.labels, &data)?;
         self.flags.prepare(session)?;
-        let (output, progress) = (self.flags.output.as_path(), &session.progress);
-        let (gpu, recompute) = (session.gpu.as_ref(), self.flags.recompute);
-        let (graph, counts_only) = (!self.flags.no_graph, self.flags.count_memory);
-        let (data, config) = (&data, &config);
-        let stage = TrainStage { data, config, output, gpu, recompute, graph, counts_only, progress };
-        Ok(trained(&train_segmentation(&stage, &self.labels)?, output, counts_only))
+        let stage = self.flags.stage(session, &data, &config);
+        Ok(self.flags.trained(&train_segmentation(&stage, &self.labels)?))
     }
 }

@@ -1,6 +1,6 @@
 //! What the three trainings share: their flags, and what they print.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -8,7 +8,9 @@ use serde_json::json;
 use super::session::{Outcome, Session, path_json};
 use super::stage_folder::clear_training;
 use crate::config::{Config, Preset, TrainingConfig, Width};
+use crate::data::Dataset;
 use crate::pipeline::memory::Recompute;
+use crate::pipeline::stages::TrainStage;
 use crate::pipeline::training::TrainingSummary;
 use crate::{Error, Result, show_path};
 
@@ -43,14 +45,14 @@ pub(super) struct TrainingFlags {
     /// Make the units' activations anew on the way back instead of keeping them: auto (where a GPU's memory
     /// would not hold them), always, never; the results are the same bytes
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub recompute: Recompute,
+    recompute: Recompute,
     /// Queue every step's kernels one by one, where a GPU would launch all but the first as one graph; the results are the
     /// same bytes
     #[arg(long)]
-    pub no_graph: bool,
+    no_graph: bool,
     /// Count what a step takes of the GPU's memory, and stop there
     #[arg(long)]
-    pub count_memory: bool,
+    count_memory: bool,
 }
 
 impl TrainingFlags {
@@ -99,26 +101,49 @@ impl TrainingFlags {
         }
         if session.common.overwrite { clear_training(&self.output) } else { Ok(()) }
     }
-}
 
-/// What a training came to.
-pub(super) fn trained(summary: &TrainingSummary, output: &Path, counts_only: bool) -> Outcome {
-    let what = if summary.was_complete { "complete already" } else { "trained" };
-    let trained =
-        format!("{what}: {} steps, last loss {:.4}: {}", summary.steps, summary.last_loss, show_path(output));
-    let mut lines = if counts_only { vec![] } else { vec![trained] };
-    let memory = summary.memory.as_ref().map(|memory| {
-        lines.push(memory.to_string());
-        json!({
-            "kept": memory.kept, "recomputed": memory.recomputed, "free": memory.free,
-            "recomputes": memory.recomputes, "batch": memory.batch, "fits": memory.fits,
-            "launches": memory.launches,
-        })
-    });
-    let json = json!({
-        "output": path_json(output), "steps": summary.steps, "last_loss": summary.last_loss,
-        "seconds": summary.seconds, "was_complete": summary.was_complete,
-        "graph_steps": summary.graph_steps, "memory": memory,
-    });
-    Outcome::new(lines.join("\n"), json)
+    /// A training with these flags.
+    pub fn stage<'a>(
+        &'a self,
+        session: &'a Session,
+        data: &'a Dataset,
+        config: &'a Config,
+    ) -> TrainStage<'a> {
+        TrainStage {
+            data,
+            config,
+            output: &self.output,
+            gpu: session.gpu.as_ref(),
+            recompute: self.recompute,
+            graph: !self.no_graph,
+            counts_only: self.count_memory,
+            progress: &session.progress,
+        }
+    }
+
+    /// What a training came to.
+    pub fn trained(&self, summary: &TrainingSummary) -> Outcome {
+        let what = if summary.was_complete { "complete already" } else { "trained" };
+        let trained = format!(
+            "{what}: {} steps, last loss {:.4}: {}",
+            summary.steps,
+            summary.last_loss,
+            show_path(&self.output)
+        );
+        let mut lines = if self.count_memory { vec![] } else { vec![trained] };
+        let memory = summary.memory.as_ref().map(|memory| {
+            lines.push(memory.to_string());
+            json!({
+                "kept": memory.kept, "recomputed": memory.recomputed, "free": memory.free,
+                "recomputes": memory.recomputes, "batch": memory.batch, "fits": memory.fits,
+                "launches": memory.launches,
+            })
+        });
+        let json = json!({
+            "output": path_json(&self.output), "steps": summary.steps, "last_loss": summary.last_loss,
+            "seconds": summary.seconds, "was_complete": summary.was_complete,
+            "graph_steps": summary.graph_steps, "memory": memory,
+        });
+        Outcome::new(lines.join("\n"), json)
+    }
 }

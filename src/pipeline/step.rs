@@ -140,7 +140,7 @@ impl<T: Element> Steps<'_, T> {
         let buffer = images.buffer()?;
         let gpu = Arc::clone(buffer.gpu());
         if let Some(made) = &on_gpu.graph {
-            gpu.copy(buffer, &made.images)?;
+            gpu.copy("the images", buffer, &made.images)?;
             let mut updates = updates(self.job.recipe, &mut self.parameters, &made.learned, rate);
             self.optimizer.prepare(&gpu, &mut updates)?;
         } else if self.job.graph && on_gpu.ready {

@@ -352,21 +352,24 @@ impl Gpu {
         what: &str,
         buffer: &DeviceBuffer<T>,
     ) -> Result<DeviceBuffer<T>> {
-        let mut copy = self.allocate(what, buffer.len)?;
-        if let (Some(from), Some(to)) = (&buffer.memory, copy.memory.as_mut()) {
-            self.stream.memcpy_dtod(from, to).map_err(|e| self.failure(&format!("copying {what}"), e))?;
-        }
+        let copy = self.allocate(what, buffer.len)?;
+        self.copy(what, buffer, &copy)?;
         self.note_copy(buffer, &copy)?;
         Ok(copy)
     }
 
-    /// Copies a buffer's elements to another of its length.
+    /// Copies a buffer's elements to another of its length. `what` names them in errors.
     ///
     /// # Errors
     /// Another length; the driver's.
-    pub(crate) fn copy<T: Element>(&self, from: &DeviceBuffer<T>, to: &DeviceBuffer<T>) -> Result<()> {
+    pub(crate) fn copy<T: Element>(
+        &self,
+        what: &str,
+        from: &DeviceBuffer<T>,
+        to: &DeviceBuffer<T>,
+    ) -> Result<()> {
         if from.len != to.len {
-            return Err(Error::shape("copy", format!("{} elements to room for {}", from.len, to.len)));
+            return Err(Error::shape(what, format!("{} elements to room for {}", from.len, to.len)));
         }
         if from.memory.is_none() {
             return Ok(());
@@ -374,7 +377,7 @@ impl Gpu {
         let bytes = from.len * size_of::<T>();
         // SAFETY: both have as many bytes; work in this stream comes in its order.
         unsafe { result::memcpy_dtod_async(to.address, from.address, bytes, self.stream.cu_stream()) }
-            .map_err(|e| self.failure("copying a buffer", e))
+            .map_err(|e| self.failure(&format!("copying {what}"), e))
     }
 
     /// The buffer's elements. Waits for all work before.
